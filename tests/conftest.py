@@ -22,10 +22,10 @@ from tests.forge.truth import Truth
 
 Forge = Callable[..., tuple[Path, Truth]]
 
-NEEDS_THIS_SYSTEM = ("fuzz", "install", "live", "managed_live", "peers", "real_pdbs")
+NEEDS_THIS_SYSTEM = ("browser", "fuzz", "install", "live", "managed_live", "peers", "real_pdbs")
 """Directories of tests that need fork, Wine, a shell or programs that not every system has; all others are portable."""
 
-HAVE_DUMPS = ("dumps", "forge", "fuzz", "install", "live", "peers", "real_pdbs", "recall", "stacks")
+HAVE_DUMPS = ("browser", "dumps", "forge", "fuzz", "install", "live", "peers", "real_pdbs", "recall", "stacks")
 """Directories in which every test counts as one of a whole dump, or takes as long."""
 
 TAKE_AS_LONG = (

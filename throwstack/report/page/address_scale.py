@@ -11,9 +11,15 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_SHARES = ((1, 0.5), (2, 0.3), (3, 0.3))
-"""If so many stretches are shortened, each gets this share of the height. None is shortened that would get less."""
+_SHORTENED = 3
+_REST = 0.1
+"""The share of the height that those have which are not shortened."""
+_TO_SCALE = 0.9
+"""What is shortened by less than this counts as not shortened."""
+_LARGEST = 1.5
+"""How much larger the largest may be than the others together."""
 _UNUSED = 0.15
+"""What the unused part of the stack has at most, as a share of the used one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,7 @@ class AddressScale:
         for size, part in zip(sizes, shown, strict=True):
             top = self._ys[-1]
             self._ys.append(top + height * part / total)
-            if part < size:
+            if part < size * _TO_SCALE:
                 breaks.append(ScaleBreak((top + self._ys[-1]) / 2, size))
         self.breaks = tuple(breaks)
 
@@ -64,17 +70,25 @@ class AddressScale:
 
 
 def _most(sizes: list[int]) -> float:
-    """Return the size to which larger stretches are shortened."""
+    """Return the size to which larger stretches are shortened, so that all others can be seen.
+
+    The three largest leave `_REST` of the height to the others, and the largest has three fifths of it at most.
+    """
     largest = sorted(sizes, reverse=True)
-    total = sum(largest)
-    if not largest or largest[0] <= total / 2:
-        return max(largest, default=0)
+    if not largest:
+        return 0
     most: float = largest[0]
-    for count, share in _SHARES:
-        rest = sum(largest[count:])
-        if not rest:
-            break
-        most = rest * share / (1 - count * share)
-        if len(largest) == count or largest[count] <= most:
-            break
-    return most
+    rest = sum(largest[_SHORTENED:])
+    if rest:
+        most = _level(largest[:_SHORTENED], rest * (1 - _REST) / _REST)
+    others = sum(min(size, most) for size in largest[1:])
+    return min(most, others * _LARGEST) if others else most
+
+
+def _level(sizes: list[int], room: float) -> float:
+    """Return the size to which each of `sizes`, the largest first, is shortened so that they fit into `room`."""
+    for index in range(len(sizes) - 1, -1, -1):
+        if sizes[index] * (index + 1) >= room:
+            return room / (index + 1)
+        room -= sizes[index]
+    return sizes[0]

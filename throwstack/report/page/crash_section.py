@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from throwstack.report.crash_report import CrashReport, ExceptionReport, InnerException
 from throwstack.report.frame_report import FrameReport, WalkReport
-from throwstack.report.key_frames import program_frame, thrown_frame
+from throwstack.report.key_frames import program_frame, shared_frames, thrown_frame
 from throwstack.report.page.stack_picture import THREW, WAITS, StackPicture, picture_of
 from throwstack.report.page.stack_table import StackTable, Tags, stack_table
 from throwstack.report.text.debugger_lines import debugger_commands
@@ -127,23 +127,12 @@ def _waits(key: str, crash: CrashReport, tags: Tags) -> Iterator[StackTable]:
         table = stack_table(f"{key}-kernel", "In the kernel", kernel.frames, is_64bit=wide, ending=kernel.ending)
         if table is not None:
             yield table
-    shared = _shared(crash)
+    shared = shared_frames(crash)
     user = _walk_table(
         f"{key}-{WAITS}", "In user code", crash.blocked, tags, is_64bit=is_64bit_code(crash), elsewhere=shared
     )
     if user is not None:
         yield user
-
-
-def _shared(crash: CrashReport) -> int:
-    """Return how many of the outermost frames on which a thread waits are the whole stack that threw, or 0."""
-    throwing = () if crash.throwing is None else crash.throwing.frames
-    blocked = () if crash.blocked is None else crash.blocked.frames
-    own = len(blocked) - len(throwing)
-    is_same = own > 0 and all(
-        (mine.ip, mine.sp) == (other.ip, other.sp) for mine, other in zip(blocked[own:], throwing, strict=True)
-    )
-    return len(throwing) if is_same else 0
 
 
 def _walk_table(

@@ -34,6 +34,7 @@ _LOADER = PackageLoader("throwstack.report.page", "templates")
 _FILTERS = {
     "place": page_values.place,
     "number": page_values.number,
+    "short": page_values.short,
     "size": page_values.size,
     "moment": page_values.moment,
     "word": page_values.word,
@@ -91,7 +92,8 @@ def _environment(loader: BaseLoader | None) -> Environment:
 
 def _source(environment: Environment, name: str) -> str:
     assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0].strip()
+    # A browser makes line ends of one kind before it hashes; a checkout on Windows may have the other kind.
+    return environment.loader.get_source(environment, name)[0].replace("\r\n", "\n").strip()
 
 
 def _policy(styles: Sequence[str], scripts: Sequence[str]) -> str:

@@ -23,6 +23,11 @@ def number(value: int) -> str:
     return f"{value:02x}"
 
 
+def short(text: str, limit: int = 160) -> str:
+    """Return a text that fits a heading: cut after `limit` characters, with `…`."""
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
 def size(count: int) -> str:
     """Return a number of bytes, `5.1 MiB`."""
     if count < _KIBI:

@@ -11,17 +11,16 @@ from throwstack.report.crash_report import CrashReport
 from throwstack.report.dump_report import DumpReport
 from throwstack.report.frame_report import FrameReport
 from throwstack.report.page.crash_section import crash_section
+from throwstack.report.page.page_limits import MOST_CRASHES, MOST_GROUPS, MOST_LETTERS, fitting, frames_of, letters_of
 from throwstack.report.page.page_templates import render
 from throwstack.report.page.stack_table import StackTable, stack_table
 from throwstack.report.page.trust_words import explained
 from throwstack.report.process_report import ProcessReport
+from throwstack.report.text.process_lines import calls_of
 from throwstack.report.text.spelling import is_wide
 from throwstack.report.thread_groups import ThreadGroup
 
-MOST_CRASHES = 100
-"""The most stuck threads that have all their parts on the page; the table at its top has all of them."""
 _OPEN_CRASHES = 5
-_MOST_GROUPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +31,9 @@ class GroupPart:
     stack: StackTable | None
 
     @property
-    def top(self) -> str:
-        """Return the call site at which the threads are in user code, or in the kernel if no other is known."""
-        names = [frame.name for frame in self.group.frames]
-        return next((name for name in names if not name.startswith("nt!")), next(iter(names), ""))
+    def calls(self) -> str:
+        """Return the functions that tell what the threads are about."""
+        return calls_of(self.group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +61,9 @@ def page_of(report: DumpReport, *, version: str = "") -> str:
     `version` is that of throwstack, which the page says if it is given.
     """
     ordered = worst_first(report.crashes)
-    shown = ordered[:MOST_CRASHES]
-    parts = [_process(f"p{index}", process) for index, process in enumerate(report.processes[:MOST_CRASHES], 1)]
-    by_pid = {part.process.pid: part for part in parts}
+    sizes = [letters_of(frames_of(crash)) for crash in ordered[:MOST_CRASHES]]
+    shown = ordered[: max(fitting(sizes, MOST_LETTERS), 1)]
+    parts = list(_processes(report.processes[:MOST_CRASHES], MOST_LETTERS - sum(sizes[: len(shown)])))
     crashes = [
         crash_section(f"c{index}", crash, is_open=index <= _OPEN_CRASHES) for index, crash in enumerate(shown, 1)
     ]
@@ -76,18 +74,23 @@ def page_of(report: DumpReport, *, version: str = "") -> str:
         "stuck_count": sum(map(is_stuck, ordered)),
         "crashes": crashes,
         "processes": parts,
-        "by_pid": by_pid,
-        "trusts": explained(_frames(shown)),
+        "by_pid": {part.process.pid: part for part in parts},
+        "trusts": explained(_frames(shown, parts)),
     }
     return render("report.html", values)
 
 
-def _process(key: str, process: ProcessReport) -> ProcessPart:
-    groups = tuple(
-        GroupPart(group, _group_stack(f"{key}-g{index}", group))
-        for index, group in enumerate(process.other_threads[:_MOST_GROUPS], 1)
-    )
-    return ProcessPart(key, process, groups)
+def _processes(processes: Sequence[ProcessReport], room: int) -> Iterator[ProcessPart]:
+    """Yield the processes with those of their other threads that fit into `room`."""
+    for number, process in enumerate(processes, 1):
+        sizes = [letters_of(group.frames) for group in process.other_threads[:MOST_GROUPS]]
+        count = fitting(sizes, room)
+        room -= sum(sizes[:count])
+        groups = (
+            GroupPart(group, _group_stack(f"p{number}-g{index}", group))
+            for index, group in enumerate(process.other_threads[:count], 1)
+        )
+        yield ProcessPart(f"p{number}", process, tuple(groups))
 
 
 def _group_stack(key: str, group: ThreadGroup) -> StackTable | None:
@@ -96,9 +99,10 @@ def _group_stack(key: str, group: ThreadGroup) -> StackTable | None:
     return stack_table(key, "Stack", group.frames, is_64bit=is_64bit, ending=group.ending)
 
 
-def _frames(crashes: Sequence[CrashReport]) -> Iterator[FrameReport]:
+def _frames(crashes: Sequence[CrashReport], processes: Sequence[ProcessPart]) -> Iterator[FrameReport]:
+    """Yield all frames that are on the page."""
     for crash in crashes:
-        for walk in (crash.throwing, crash.blocked, *(exception.stack for exception in crash.exceptions)):
-            yield from walk.frames if walk is not None else ()
-        for exception in crash.exceptions:
-            yield from exception.logical_stack
+        yield from frames_of(crash)
+    for part in processes:
+        for group in part.groups:
+            yield from group.group.frames

@@ -11,6 +11,7 @@ Nothing in the picture is a size of its own: frames of less than two pixels are 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from throwstack.core.registers import Arch
 from throwstack.core.sides import Side
 from throwstack.report.crash_report import CrashReport
 from throwstack.report.frame_report import WalkReport
+from throwstack.report.key_frames import shared_frames
 from throwstack.report.page.address_scale import AddressScale, ScaleBreak
 from throwstack.report.page.page_values import number, place, size
 from throwstack.report.page.picture_labels import LINE, chosen, placed
@@ -30,13 +32,13 @@ WIDTH = 1160
 _LANE = 74
 _GAP = 8
 _LEADER = 34
-_TOP = 26
+_TOP = 30
 _LEAST_HEIGHT = 380
 _AIR = 1.2
 _LEAST_SEEN = 2
 _LEAST_LABELLED = 1024
 """Frames of this size and more have it in their label."""
-_MOST_LETTERS = 62
+_MOST_LETTERS = 58
 _MOST_MARKS = 8
 _FARTHEST = 1 << 30
 """Bounds of a stack that is larger than this are not believed."""
@@ -46,9 +48,10 @@ _RECORD_SIZES = {False: 0x50, True: 0x98}
 
 @dataclass(frozen=True, slots=True)
 class PictureBlock:
-    """A rectangle: frames, or a record or CONTEXT. `kind` is a class of the style, `row` the frame's row in its table.
+    """A rectangle: frames, or a record or CONTEXT. `kind` is a class of the style.
 
-    `title` is what a pointer shows. `row` is None for several frames, and for what is no frame.
+    `title` is what a pointer shows. `link` is the table and row of a frame; it is empty for several frames, and for
+    what is no frame.
     """
 
     x: float
@@ -58,7 +61,7 @@ class PictureBlock:
     kind: str
     title: str
     lane: str
-    row: int | None = None
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,7 @@ class PictureLabel:
     kind: str
     is_left: bool
     leader: str
-    lane: str
-    row: int | None = None
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +127,15 @@ class _Mark:
 
 @dataclass(frozen=True, slots=True)
 class _Walked:
-    """A lane's frames. `guessed` are indices into `extents`."""
+    """A lane's frames. Those from the index `own` on are in the table of the stack that threw, as its first ones."""
 
     lane: PictureLane
     extents: list[FrameExtent]
+    own: int
 
-    @property
-    def guessed(self) -> list[int]:
-        return [position for position, extent in enumerate(self.extents) if extent.is_guessed]
+    def link(self, extent: FrameExtent) -> str:
+        """Return which table a frame is in, and its row there: `threw-4`."""
+        return f"{THREW}-{extent.index - self.own}" if extent.index >= self.own else f"{self.lane.name}-{extent.index}"
 
 
 def picture_of(crash: CrashReport) -> StackPicture | None:
@@ -152,7 +155,7 @@ def picture_of(crash: CrashReport) -> StackPicture | None:
     height = max(_LEAST_HEIGHT, lines * LINE * _AIR)
     edges = [low, high, *(edge for mark in marks for edge in (mark.low, mark.high))]
     edges += [edge for lane in walked for extent in lane.extents for edge in (extent.low, extent.high)]
-    scale = AddressScale(edges, height, unused_below=first)
+    scale = AddressScale(edges, height, unused_below=min([first, *(mark.low for mark in marks)]))
     right = walked[-1].lane
     blocks = [block for lane in walked for block in _blocks(lane, scale)]
     blocks += [_block_of_mark(mark, right, scale) for mark in marks]
@@ -182,7 +185,8 @@ def _lanes(crash: CrashReport) -> tuple[list[_Walked], int]:
         extents, skipped = extents_of(walk.frames if walk else (), is_x86=crash.side is Side.X86)
         total += skipped
         if extents:
-            found.append(_Walked(PictureLane(name, x, x + _LANE / 2), extents))
+            own = len(walk.frames) - shared_frames(crash) if walk and name == WAITS else sys.maxsize
+            found.append(_Walked(PictureLane(name, x, x + _LANE / 2), extents, own))
         x += _LANE + _GAP
     return found, total
 
@@ -233,25 +237,26 @@ def _blocks(lane: _Walked, scale: AddressScale) -> Iterator[PictureBlock]:
     pending: list[FrameExtent] = []
     for extent in lane.extents:
         if pending and _kind(pending[0]) != _kind(extent):
-            yield _block(lane.lane, pending, scale)
+            yield _block(lane, pending, scale)
             pending = []
         pending.append(extent)
         if scale.y(extent.high) - scale.y(pending[0].low) >= _LEAST_SEEN:
-            yield _block(lane.lane, pending, scale)
+            yield _block(lane, pending, scale)
             pending = []
     if pending:
-        yield _block(lane.lane, pending, scale)
+        yield _block(lane, pending, scale)
 
 
-def _block(lane: PictureLane, extents: Sequence[FrameExtent], scale: AddressScale) -> PictureBlock:
+def _block(walked: _Walked, extents: Sequence[FrameExtent], scale: AddressScale) -> PictureBlock:
     first, last = extents[0], extents[-1]
     top = scale.y(first.low)
     title = f"{number(first.frame.number)} {first.frame.name}, {size(first.size)}"
     if len(extents) > 1:
         title = f"{len(extents)} frames, {number(first.frame.number)} to {number(last.frame.number)}"
-    row = first.index if len(extents) == 1 else None
+    link = walked.link(first) if len(extents) == 1 else ""
+    lane = walked.lane
     return PictureBlock(
-        lane.x, _TOP + top, _LANE, max(scale.y(last.high) - top, 0.5), _kind(first), title, lane.name, row
+        lane.x, _TOP + top, _LANE, max(scale.y(last.high) - top, 0.5), _kind(first), title, lane.name, link
     )
 
 
@@ -271,23 +276,23 @@ def _labels(
 ) -> Iterator[PictureLabel]:
     """Yield the labels of a lane; those of what threw are on the right, with the marks, the others on the left."""
     is_left = walked.lane.name == WAITS
-    items: list[tuple[float, str, str, str, int | None]] = []
+    items: list[tuple[float, str, str, str, str]] = []
     for at in named:
         extent = walked.extents[at]
         middle = (scale.y(extent.low) + scale.y(extent.high)) / 2
         bytes_ = size(extent.size) if extent.size >= _LEAST_LABELLED else ""
         text = _shortened(f"{number(extent.frame.number)} {extent.frame.name}")
-        items.append((middle, text, bytes_, _kind(extent), extent.index))
+        items.append((middle, text, bytes_, _kind(extent), walked.link(extent)))
     if not is_left:
-        items += [((scale.y(mark.low) + scale.y(mark.high)) / 2, mark.text, "", mark.kind, None) for mark in marks]
+        items += [((scale.y(mark.low) + scale.y(mark.high)) / 2, mark.text, "", mark.kind, "") for mark in marks]
     items.sort(key=lambda item: item[0])
     edge = walked.lane.x if is_left else walked.lane.x + _LANE
     far = edge - _LEADER if is_left else edge + _LEADER
     bend = edge - 12 if is_left else edge + 12
-    for (middle, text, bytes_, kind, row), y in zip(items, placed([item[0] for item in items], height), strict=True):
+    for (middle, text, bytes_, kind, link), y in zip(items, placed([item[0] for item in items], height), strict=True):
         leader = f"{edge:.1f},{_TOP + middle:.1f} {bend:.1f},{_TOP + y:.1f} {far:.1f},{_TOP + y:.1f}"
         x = far - 4 if is_left else far + 4
-        yield PictureLabel(x, _TOP + y, text, bytes_, kind, is_left, leader, walked.lane.name, row)
+        yield PictureLabel(x, _TOP + y, text, bytes_, kind, is_left, leader, link)
 
 
 def _shortened(text: str) -> str:
@@ -303,5 +308,5 @@ def _bound_labels(
 ) -> Iterator[PictureLabel]:
     names = ("StackLimit", "StackBase") if is_bound else ("", "")
     x = walked[0].lane.x - 4
-    for name, at, y in zip(names, (low, high), (_TOP - 5.0, _TOP + height + 11.0), strict=True):
-        yield PictureLabel(x, y, f"{name} {place(at, is_64bit)}".strip(), "", "bound", True, "", "")
+    for name, at, y in zip(names, (low, high), (_TOP - 9.0, _TOP + height + 11.0), strict=True):
+        yield PictureLabel(x, y, f"{name} {place(at, is_64bit)}".strip(), "", "bound", True, "")

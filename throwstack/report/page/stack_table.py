@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stack as a table of a page, and as text that can be copied: as the text of a report has it.
 
-A stack may be in several tables. What is folded are frames that repeat others (a deep recursion), frames that are shown
-elsewhere, and of a long stack all but the first and the last frames. So a browser lays out what is looked at.
+A stack may be in several tables. Of a long one, frames that repeat others (a deep recursion) are folded, and all but
+the first and the last frames. So a browser lays out what is looked at.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from throwstack.report.frame_report import FrameReport, Variable
 from throwstack.report.page.page_values import number
 from throwstack.report.page.stack_extents import GUESSED
 from throwstack.report.text.recursion import folded
-from throwstack.report.text.spelling import count
 from throwstack.report.text.stack_lines import stack_lines
 
 MOST_FRAMES = 20_000
 """The most frames of a stack on a page."""
+_ALL = 100
+"""Of a stack with no more frames than this, all are open."""
 _WHOLE = 300
 """Of a stack with more frames than this, those in the middle are folded."""
 _FIRST = 120
@@ -82,7 +83,8 @@ class StackTable:
 
     `is_64bit` says how wide addresses are. `has_args` says that the words after the return address are shown,
     `has_returns` that return addresses are. `ending` says why the stack ends early, `cut` how many frames are not on
-    the page. `text` is the same stack for copying.
+    the page. Frames from the number `elsewhere` on are those of the stack that threw. `text` is the same stack for
+    copying.
     """
 
     key: str
@@ -94,6 +96,7 @@ class StackTable:
     text: tuple[str, ...]
     ending: str = ""
     cut: int = 0
+    elsewhere: int | None = None
 
     @property
     def frame_count(self) -> int:
@@ -123,25 +126,27 @@ def stack_table(
 ) -> StackTable | None:
     """Return the table of the frames of a stack, innermost first, or None if there are none.
 
-    The `elsewhere` outermost frames are shown in another table, too, and are folded in this one.
+    The `elsewhere` outermost frames are those of the stack that threw, and are not shown again.
     """
     if not frames:
         return None
-    shown = frames[:MOST_FRAMES]
-    own = len(shown) - elsewhere if len(shown) == len(frames) else len(shown)
-    text = [line.text.removeprefix("  ") for line in stack_lines(shown[:own], is_64bit=is_64bit, values=not elsewhere)]
-    if own < len(shown):
-        text.append(f"From frame {number(shown[own].number)} on it is the stack that threw.")
+    own = frames[: len(frames) - elsewhere]
+    shown = own[:MOST_FRAMES]
+    rest = frames[len(own)].number if elsewhere else None
+    text = [line.text.removeprefix("  ") for line in stack_lines(shown, is_64bit=is_64bit, values=not elsewhere)]
+    if rest is not None:
+        text.append(f"From frame {number(rest)} on it is the stack that threw.")
     return StackTable(
         key,
         caption,
         is_64bit,
         not is_64bit and any(frame.args for frame in shown),
         any(frame.return_address is not None for frame in shown),
-        tuple(_chunks([_row(index, frame, tags) for index, frame in enumerate(shown)], own)),
+        tuple(_chunks([_row(index, frame, tags) for index, frame in enumerate(shown)])),
         (*text, ending) if ending else tuple(text),
         ending,
-        len(frames) - len(shown),
+        len(own) - len(shown),
+        rest,
     )
 
 
@@ -156,24 +161,23 @@ def _value(variable: Variable) -> str:
     return f"{variable.name} = {variable.text or '?'}"
 
 
-def _chunks(rows: Sequence[ShownFrame], own: int) -> Iterator[FrameChunk]:
-    """Yield the tables of a stack, of whose frames the first `own` are shown in no other one."""
-    kinds = _kinds(rows[:own])
-    for kind, group in groupby(range(own), key=kinds.__getitem__):
+def _chunks(rows: Sequence[ShownFrame]) -> Iterator[FrameChunk]:
+    """Yield the tables of a stack."""
+    kinds = _kinds(rows)
+    for kind, group in groupby(range(len(rows)), key=kinds.__getitem__):
         part = [rows[index] for index in group]
         step = _CHUNK if kind == _MIDDLE else len(part)
         for start in range(0, len(part), step):
             chunk = tuple(part[start : start + step])
             span = f"{number(chunk[0].frame.number)} to {number(chunk[-1].frame.number)}"
             yield FrameChunk(chunk, f"{len(chunk):,} {kind}, {span}" if kind else "")
-    if own < len(rows):
-        label = f"{count(len(rows) - own, 'frame')} from {number(rows[own].frame.number)} on: the stack that threw"
-        yield FrameChunk(tuple(rows[own:]), label)
 
 
 def _kinds(rows: Sequence[ShownFrame]) -> list[str]:
     """Return of each frame whether it is folded, and as what: "" is not."""
     kinds: list[str] = []
+    if len(rows) <= _ALL:
+        return [""] * len(rows)
     for shown, counted in folded([row.frame for row in rows]):
         kinds += [""] * len(shown) + [_REPEATED] * len(counted)
     if kinds.count("") > _WHOLE:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from throwstack.core.frames import Trust
+from throwstack.names.symbols import SymbolKind
 from throwstack.report.frame_report import INLINE, LEFT_OUT, FrameReport
 from throwstack.report.managed_report import RECORDED
 
@@ -20,10 +21,25 @@ _TRUST = {
     LEFT_OUT: "frames of a deep recursion, which are counted but not listed",
     RECORDED: "the exception object of .NET recorded it",
 }
-"""The words in the column "found by", in the order in which they are explained."""
+"""The words that say how a frame was found, in the order in which they are explained."""
+_NAMES = {
+    SymbolKind.PDB.value: "the name is from a PDB",
+    SymbolKind.ISF.value: "the name is from a table of Volatility's",
+    SymbolKind.CLR.value: "the name is from .NET's runtime and metadata",
+    SymbolKind.EXPORT.value: "the name is one that the module exports",
+}
+"""The words that say where a name is from."""
+_DOUBTFUL = "?"
+_NEAREST = "the name is that of the nearest symbol before the address, and may be another function's"
 
 
 def explained(frames: Iterable[FrameReport]) -> list[tuple[str, str]]:
-    """Return the words that say how `frames` were found, those that occur, each with its explanation."""
-    found = {frame.trust for frame in frames}
-    return [(word, text) for word, text in _TRUST.items() if word in found]
+    """Return the words of the column "Found by", as far as they occur at `frames`, each with its explanation."""
+    trusts: set[str] = set()
+    names: set[str] = set()
+    for frame in frames:
+        trusts.add(frame.trust)
+        names.add(frame.symbols)
+    words = [(word, text) for word, text in _TRUST.items() if word in trusts]
+    words += [(word, text) for word, text in _NAMES.items() if names & {word, word + _DOUBTFUL}]
+    return [*words, (_DOUBTFUL, _NEAREST)] if any(name.endswith(_DOUBTFUL) for name in names) else words

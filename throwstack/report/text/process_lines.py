@@ -120,7 +120,7 @@ def _group(group: ThreadGroup, process: ProcessReport, style: TextStyle) -> Iter
     more = f" and {len(group.tids) - len(tids)} more" if len(tids) < len(group.tids) else ""
     named = f"{', '.join(f'{tid:x}' for tid in tids)}{more}"
     state = " ".join(filter(None, (group.state, group.wait_reason)))
-    calls = "" if style.all_threads else _calls(group)
+    calls = "" if style.all_threads else calls_of(group)
     yield Line(f"  {named}: {state}{', ' if state and calls else ''}{calls}", Tone.PLAIN, 6, 2 + len(named))
     for note in group.notes:
         yield Line(f"      {note}", Tone.DOUBT, 8)
@@ -133,7 +133,7 @@ def _group(group: ThreadGroup, process: ProcessReport, style: TextStyle) -> Iter
         yield Line(f"  ends early: {group.ending}", Tone.DOUBT)
 
 
-def _calls(group: ThreadGroup) -> str:
+def calls_of(group: ThreadGroup) -> str:
     """Return the innermost functions that tell what the thread is about: of the program, if there are any."""
     program = [frame for frame in group.frames if frame.module.lower() not in _SYSTEM]
     user = [frame for frame in group.frames if frame.module.lower() != _KERNEL]

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from throwstack.report.crash_report import CrashReport
 from throwstack.report.frame_report import FrameReport
+from throwstack.report.key_frames import shared_frames
 from throwstack.report.stack_parts import ThreadWait
 from throwstack.report.text.spelling import count, duration, is_64bit_code, is_wide
 from throwstack.report.text.stack_lines import provenance, stack_lines
@@ -27,7 +28,7 @@ def wait_lines(crash: CrashReport) -> Iterator[Line]:
     if crash.kernel_stack is not None and crash.kernel_stack.ending:
         yield Line(f"  the kernel stack ends early: {crash.kernel_stack.ending}", Tone.DOUBT)
     blocked = () if crash.blocked is None else crash.blocked.frames
-    shared = _shared(crash, blocked)
+    shared = shared_frames(crash)
     own = _numbered(blocked[: len(blocked) - shared], len(kernel))
     if kernel and is_64bit == is_wide(kernel[0].ip):
         frames = (*kernel, *own)
@@ -59,18 +60,6 @@ def _wait(wait: ThreadWait) -> Iterator[Line]:
 
 def _exactly(seconds: float) -> str:
     return f"{seconds:.3f} s" if seconds < 1 else duration(seconds)
-
-
-def _shared(crash: CrashReport, blocked: Sequence[FrameReport]) -> int:
-    """Return how many of the outermost blocked frames are the whole stack that threw, 0 if they are not that."""
-    throwing = () if crash.throwing is None else crash.throwing.frames
-    if not throwing or len(throwing) >= len(blocked):
-        return 0
-    same = all(
-        (mine.ip, mine.sp, mine.name) == (other.ip, other.sp, other.name)
-        for mine, other in zip(reversed(blocked), reversed(throwing), strict=False)
-    )
-    return len(throwing) if same else 0
 
 
 def _numbered(frames: Sequence[FrameReport], first: int) -> tuple[FrameReport, ...]:
