@@ -7,7 +7,6 @@ import logging
 
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.survey import Survey
-from throwstack.volatility.thread_survey import ThreadSurvey
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +32,8 @@ def none_stuck(survey: Survey) -> str:
 
 def _in_deadlocks(survey: Survey) -> int:
     """Return how many threads are in a deadlock or wait for one that is."""
+    from throwstack.volatility.thread_survey import ThreadSurvey  # noqa: PLC0415 where somebody is stuck, not needed
+
     waiting = 0
     with guarded(lambda reason: log.info("deadlocks cannot be looked for: %s", reason)):
         for report in ThreadSurvey(survey).reports():
