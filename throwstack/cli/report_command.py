@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from throwstack import __version__
 from throwstack.cli import console, dump_options, result_files
 from throwstack.cli.exit_status import ExitStatus
 from throwstack.cli.progress import progress_bar
@@ -105,7 +106,7 @@ def _written(report: DumpReport, options: argparse.Namespace) -> Iterable[str]:
     if options.html is not None:
         from throwstack.report.page.report_page import page_of  # noqa: PLC0415 jinja2 takes time to load
 
-        result_files.write(options.html, page_of(report), force=options.force)
+        result_files.write(options.html, page_of(report, version=__version__), force=options.force)
     if options.json == _STDOUT:
         return [text]
     return () if options.quiet else _text(report, options)
