@@ -7,7 +7,7 @@ import argparse
 
 import pytest
 
-from throwstack.cli.dump_options import identifier
+from throwstack.cli.dump_options import add_selection_options, identifier
 from throwstack.cli.exit_status import ExitStatus
 from throwstack.cli.main import main
 
@@ -31,6 +31,16 @@ def test_identifiers(text: str, number: int) -> None:
 def test_what_is_no_identifier(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         identifier(text)
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_processes_by_name_where_a_command_looks_at_names(by_name: bool) -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    add_selection_options(parser, by_name=by_name)
+    given = ["--pid", "a04", "8", *(["--process", "iftpsvc", "app.exe"] if by_name else [])]
+    options = parser.parse_args(given)
+    assert options.pid == [0xA04, 8]
+    assert getattr(options, "process", None) == (["iftpsvc", "app.exe"] if by_name else None)
 
 
 def test_page_files_are_files(tmp_path, capsys) -> None:

@@ -107,6 +107,10 @@ def test_processes_and_threads_can_be_selected(forged: Forge):
     with throwstack.open(out / "MEMORY.DMP", symbols=[out / "isf"], symbol_path="", offline=True) as dump:
         tids = [crash.tid for crash in dump.crashes()]
         assert [crash.tid for crash in dump.crashes(tids=tids[1:])] == tids[1:]
+        assert [crash.tid for crash in dump.crashes(names=["LEDGERSVC"])] == tids
+        assert not list(dump.threads(names=["nobody.exe"]))
+        with pytest.raises(throwstack.ThrowstackError, match="names is a collection of texts"):
+            list(dump.crashes(names="ledgersvc"))
         report = dump.report(pids=[4242], tids=[17])
     assert report.crashes == ()
     found = {(warning.code, warning.pid, warning.tid) for warning in report.warnings}

@@ -25,8 +25,20 @@ def add_dump_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="ask no server")
 
 
-def add_selection_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that select processes, threads, and sides of 32-bit processes on 64-bit Windows."""
+def add_selection_options(parser: argparse.ArgumentParser, *, by_name: bool = False) -> None:
+    """Add the options that select processes, threads, and sides of 32-bit processes on 64-bit Windows.
+
+    `by_name` adds `--process`, for commands that hand it on as `names` to the library.
+    """
+    if by_name:
+        parser.add_argument(
+            "--process",
+            metavar="NAME",
+            nargs="+",
+            action="extend",
+            default=[],
+            help="only processes of these names, with or without .exe",
+        )
     parser.add_argument(
         "--pid", metavar="PID", type=identifier, nargs="+", action="extend", default=[], help="only these processes"
     )

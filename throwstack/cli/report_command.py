@@ -47,7 +47,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--handled", action="store_true", help="also threads with an exception that a handler has taken"
     )
-    dump_options.add_selection_options(parser)
+    dump_options.add_selection_options(parser, by_name=True)
     dump_options.add_dump_options(parser)
 
 
@@ -95,7 +95,13 @@ def _report(options: argparse.Namespace) -> DumpReport:
             progress=progress,
         ) as dump,
     ):
-        return dump.report(pids=options.pid, tids=options.tid, wow64=options.wow64, handled=options.handled)
+        return dump.report(
+            pids=options.pid,
+            tids=options.tid,
+            wow64=options.wow64,
+            names=options.process,
+            handled=options.handled,
+        )
 
 
 def _written(report: DumpReport, options: argparse.Namespace) -> Iterable[str]:

@@ -48,9 +48,10 @@ class Dump:
     """A memory image that has been opened. Use it in a `with` statement, or close it.
 
     Each method examines the image anew, and the reports that it returns never read the image later. The parameters
-    `pids` and `tids` restrict a method to the processes and threads with these IDs; empty collections mean all. The
-    parameter `wow64` (`x86`, `native`, `both`) selects which stacks of 32-bit processes on 64-bit Windows are examined
-    (the 32-bit ones, the 64-bit ones, or both), as the plugins' option `--wow64` does.
+    `pids` and `tids` restrict a method to the processes and threads with these IDs, and `names` to the processes with
+    these image names (with or without `.exe`, in any case); empty collections mean all. The parameter `wow64` (`x86`,
+    `native`, `both`) selects which stacks of 32-bit processes on 64-bit Windows are examined (the 32-bit ones, the
+    64-bit ones, or both), as the plugins' option `--wow64` does.
 
     Several dumps may be open at a time, but one process must not use dumps in two threads at once, because Volatility
     keeps settings for the whole process.
@@ -99,7 +100,13 @@ class Dump:
         self._closing.close()
 
     def crashes(
-        self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both", handled: bool = False
+        self,
+        *,
+        pids: Collection[int] = (),
+        tids: Collection[int] = (),
+        names: Collection[str] = (),
+        wow64: str = "both",
+        handled: bool = False,
     ) -> Iterator[CrashReport]:
         """Yield a report on every stuck thread, among the processes and threads given, or among all.
 
@@ -108,17 +115,23 @@ class Dump:
 
         Reasons why a stuck thread may have been missed are logged; the result of `report` contains them.
         """
-        survey = self._survey(_selection(pids, tids, wow64, handled=handled))
+        survey = self._survey(_selection(pids, tids, wow64, names, handled=handled))
         yield from self._each(crash_of(self._machine, finding, _DETAIL) for finding in survey.findings())
 
     def report(
-        self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both", handled: bool = False
+        self,
+        *,
+        pids: Collection[int] = (),
+        tids: Collection[int] = (),
+        names: Collection[str] = (),
+        wow64: str = "both",
+        handled: bool = False,
     ) -> DumpReport:
         """Return a report on the file, the machine, its crashes, and the reasons why crashes may have been missed.
 
         `handled` is as for `crashes`.
         """
-        selection = _selection(pids, tids, wow64, handled=handled)
+        selection = _selection(pids, tids, wow64, names, handled=handled)
         survey = self._survey(selection)
         crashes: list[CrashReport] = []
         needed = FilesNeeded()
@@ -152,10 +165,15 @@ class Dump:
         yield from self._each(summary_of(process) for process in survey.processes())
 
     def threads(
-        self, *, pids: Collection[int] = (), tids: Collection[int] = (), wow64: str = "both"
+        self,
+        *,
+        pids: Collection[int] = (),
+        tids: Collection[int] = (),
+        names: Collection[str] = (),
+        wow64: str = "both",
     ) -> Iterator[ThreadStackReport]:
         """Yield every thread of the processes and threads given (or of all), stuck or not, with its whole stack."""
-        survey = self._survey(_selection(pids, tids, wow64))
+        survey = self._survey(_selection(pids, tids, wow64, names))
         yield from self._each(thread_stack(self._machine, report) for report in ThreadSurvey(survey).reports())
 
     def _each(self, found: Iterator[Item]) -> Iterator[Item]:
@@ -206,12 +224,17 @@ def _text(path: PathLike | None) -> str | None:
     return None if path is None else os.fspath(path)
 
 
-def _selection(pids: Collection[int], tids: Collection[int], wow64: str, *, handled: bool = False) -> Selection:
+def _selection(
+    pids: Collection[int], tids: Collection[int], wow64: str, names: Collection[str] = (), *, handled: bool = False
+) -> Selection:
     for name, numbers in (("pids", pids), ("tids", tids)):
         if not (isinstance(numbers, Collection) and all(isinstance(number, int) for number in numbers)):
             message = f"{name} is a collection of numbers, not {escape(repr(numbers))}"
             raise ThrowstackError(message)
-    return Selection(pids, tids, sides=_sides(wow64), handled=handled)
+    if isinstance(names, str) or not (isinstance(names, Collection) and all(isinstance(name, str) for name in names)):
+        message = f"names is a collection of texts, not {escape(repr(names))}"
+        raise ThrowstackError(message)
+    return Selection(pids, tids, names, sides=_sides(wow64), handled=handled)
 
 
 class _OfTheCaller(BaseException):

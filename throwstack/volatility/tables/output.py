@@ -106,8 +106,9 @@ class Output:
             _say("")  # the progress line has no end
         if is_empty:
             reason = escape(why_empty(), _MAX_SAID)
-            log.info("%s", reason)
-            if self.running is not None:
+            if self.running is None:
+                log.info("%s", reason)
+            else:
                 _say(reason)
 
 
