@@ -100,28 +100,17 @@ def with_extension(context: bytes, size: int, distance: int, area: bytes) -> dic
     return {0x20000: context, end: extension, end + distance: area}
 
 
-def test_extended_state_of_x64_follows_the_context():
-    area = bytes(range(64)) * 6
-    memory = Memory(SegmentSource(with_extension(x64_context(), 0x4D0, 0x1234, area)))
-    made = raw_context(memory, 0x20000, Arch.X64)
-    assert flags_of(made.data, Arch.X64) == ALL_OF_X64
-    _, whole, legacy, legacy_size, offset, length = struct.unpack_from("<iIiIiI", made.data, 0x4D0)
-    assert (legacy, legacy_size, length) == (-0x4D0, 0x4D0, len(area))
-    assert made.data[0x4D0 + offset :] == area
-    assert (0x4D0 + offset) % 64 == 0
-    assert len(made.data) == whole
-    assert made.extended == Span(0x20000 + 0x4D0 + 0x1234, 0x20000 + 0x4D0 + 0x1234 + len(area))
-
-
-def test_extended_state_of_x86_stays_in_memory():
-    context = bytearray(0x2CC)
-    struct.pack_into("<I", context, 0, ALL_OF_X86)
-    memory = Memory(SegmentSource(with_extension(bytes(context), 0x2CC, 0x34, bytes(320))))
-    made = raw_context(memory, 0x20000, Arch.X86)
-    assert len(made.data) == 0x2CC
-    assert flags_of(made.data, Arch.X86) == ALL_OF_X86 & ~0x40
+@pytest.mark.parametrize(("arch", "flags"), [(Arch.X86, ALL_OF_X86), (Arch.X64, ALL_OF_X64)])
+def test_extended_state_stays_in_memory_and_its_place_is_known(arch: Arch, flags: int):
+    size = arch.facts.context_size
+    context = bytearray(size)
+    struct.pack_into("<I", context, arch.facts.context_flags_at, flags)
+    memory = Memory(SegmentSource(with_extension(bytes(context), size, 0x1234, bytes(320))))
+    made = raw_context(memory, 0x20000, arch)
+    assert len(made.data) == size
+    assert flags_of(made.data, arch) == flags & ~0x40
     assert made.unknown == ()
-    assert made.extended == Span(0x20300, 0x20300 + 320)
+    assert made.extended == Span(0x20000 + size + 0x1234, 0x20000 + size + 0x1234 + 320)
 
 
 @pytest.mark.parametrize("length", [0, 63, 0x4001, 0xFFFFFFFF])

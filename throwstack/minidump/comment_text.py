@@ -32,7 +32,7 @@ def comment_text(maker: str, origin: str, name: str, process: DumpedProcess, cra
         if context is not None and context.unknown:
             lines.append(f"registers at the throw that are not known: {', '.join(context.unknown)}")
         if context is not None and context.extended is not None:
-            lines.append(f"extended state (AVX) at the throw: the XSAVE area at {context.extended.start:#x}")
+            lines.append(f"extended state (AVX) at the throw is in memory: XSAVE area at {context.extended.start:#x}")
     lines += unknown_registers(process)
     return "".join(f"{line}\n" for line in lines)
 

@@ -7,11 +7,10 @@ which are of no use after the call. A debugger that finds no integer registers i
 So the group is there if all nonvolatile registers are known, and `MadeContext.unknown` names the others, whose bytes
 are zero.
 
-A CONTEXT with extended state (AVX and later) is followed by a CONTEXT_EX, which says where its XSAVE area is. Example:
-a CONTEXT of x64 has 0x4D0 bytes. Then comes CONTEXT_EX, three pairs (offset from CONTEXT_EX, size): of all of it, of
-the CONTEXT, of the XSAVE area. The area may be anywhere after that; here it comes next, aligned to 64 bytes. On x86 the
-extended state is left in the process's memory, which has it as well: Breakpad takes no CONTEXT of x86 that is longer
-than 716 bytes, as dbghelp writes none unless it is asked to.
+A CONTEXT with extended state (AVX and later) is followed by a CONTEXT_EX, three pairs (offset from CONTEXT_EX, size):
+of all of it, of the CONTEXT, of the XSAVE area, which may be anywhere after it. The streams get the CONTEXT alone,
+without the bit for extended state, as dbghelp writes it unless it is asked for more: Breakpad of today takes no longer
+one on x86, and that of some years ago none on x64. The area is in the process's memory, and a small minidump has it.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ _CONTROL, _INTEGER, _SEGMENTS, _FLOATING_POINT, _DEBUG, _EXTENDED = 0x1, 0x2, 0x
 _XSTATE = 0x40
 _CONTEXT_EX = struct.Struct("<iIiIiI")
 _MIN_XSTATE, _MAX_XSTATE = 64, 1 << 14
-_XSTATE_ALIGNMENT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,7 @@ def made_context(arch: Arch, registers: Registers, others: dict[str, int] | None
 
 
 def raw_context(memory: Memory, address: int, arch: Arch) -> MadeContext:
-    """Return the CONTEXT at `address` as it is in memory, with its extended state.
+    """Return the CONTEXT at `address` as it is in memory.
 
     Groups of registers that are on absent pages are taken out of ContextFlags, and `unknown` names them. Raises
     `MemoryUnreadable` if ContextFlags or the instruction pointer are absent.
@@ -118,17 +116,14 @@ def raw_context(memory: Memory, address: int, arch: Arch) -> MadeContext:
         if flags & flag and _overlap(parts, absent):
             flags &= ~flag
             unknown.append(name)
-    extension, extended = b"", None
+    extended = None
     if flags & _XSTATE:
+        flags &= ~_XSTATE
         extended = _extended_state(memory, address + facts.context_size, facts.context_size)
         if extended is None:
             unknown.append("extended state (AVX)")
-        if extended is None or arch is Arch.X86:
-            flags &= ~_XSTATE
-        else:
-            extension = _extension(memory.read(extended.start, extended.end - extended.start), facts.context_size)
     _put(data, facts.context_flags_at, 4, flags)
-    return MadeContext(bytes(data) + extension, tuple(unknown), extended)
+    return MadeContext(bytes(data), tuple(unknown), extended)
 
 
 def _extended_state(memory: Memory, address: int, context_size: int) -> Span | None:
@@ -144,15 +139,6 @@ def _extended_state(memory: Memory, address: int, context_size: int) -> Span | N
     except MemoryUnreadable:
         return None
     return Span(address + offset, address + offset + size)
-
-
-def _extension(area: bytes, context_size: int) -> bytes:
-    """Return what follows a CONTEXT of `context_size` bytes that has extended state: CONTEXT_EX and the XSAVE area."""
-    padding = -(context_size + _CONTEXT_EX.size) % _XSTATE_ALIGNMENT
-    at = _CONTEXT_EX.size + padding
-    whole = context_size + at + len(area)
-    head = _CONTEXT_EX.pack(-context_size, whole, -context_size, context_size, at, len(area))
-    return head + bytes(padding) + area
 
 
 def _read_around_gaps(memory: Memory, address: int, size: int) -> tuple[bytearray, list[tuple[int, int]]]:

@@ -39,7 +39,7 @@ from throwstack.minidump.thread_streams import (
 
 _FLAGS = 0x4 | 0x20 | 0x100 | 0x800 | 0x1000
 """MINIDUMP_TYPE: handle data, unloaded modules, process and thread data, memory information, thread information."""
-_FULL, _INDIRECT, _XSTATE = 0x2, 0x40, 0x200000
+_FULL, _INDIRECT = 0x2, 0x40
 _SMALL_ENOUGH = 0xE0000000
 """If the memory ends below this offset for certain, all that comes after it can be there."""
 
@@ -94,9 +94,6 @@ def write_full(out: BinaryIO, process: DumpedProcess, memory: FullMemory, stacks
 
 def _opened(out: BinaryIO, process: DumpedProcess, flags: int) -> MinidumpFile:
     """Begin the file with the streams that need no memory."""
-    context = None if process.exception is None else process.exception.context
-    if context is not None and len(context.data) > process.system.arch.facts.context_size:
-        flags |= _XSTATE
     file = MinidumpFile(out, len(StreamType), time=unix_time(process.time), flags=flags)
     file.add_stream(StreamType.SYSTEM_INFO, system_info(file, process.system))
     file.add_stream(StreamType.MISC_INFO, misc_info(file, process))

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Minidumps opened by LLDB, Breakpad, rust-minidump, symbolic, and the packages minidump and udmp-parser.
+
+    python -m tests.minidump_peers WORK [FOLDER …]     (`make test-minidumps`)
+
+Each FOLDER has MEMORY.DMP and isf/, as the forge and `make test-live` leave them; without any, forged cases are made.
+"""
