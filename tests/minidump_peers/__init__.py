@@ -3,5 +3,6 @@
 
     python -m tests.minidump_peers WORK [FOLDER …]     (`make test-minidumps`)
 
-Each FOLDER has MEMORY.DMP and isf/, as the forge and `make test-live` leave them; without any, forged cases are made.
+Each FOLDER has MEMORY.DMP and isf/, as the forge and `make test-live` leave them, or a capture of a .NET process that
+`make test-managed` has made. With `--forged` cases of the forge are made and looked at as well.
 """

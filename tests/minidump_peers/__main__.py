@@ -32,12 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.minidump_peers")
     parser.add_argument("work", type=Path)
     parser.add_argument("folders", type=Path, nargs="*")
+    parser.add_argument("--forged", action="store_true", help="forged cases as well")
     parser.add_argument("--full", action="store_true")
     options = parser.parse_args(arguments)
     tools = fetch(options.work.absolute())
     opened: list[Opened] = []
     differences = 0
-    for folder in options.folders or list(_forged(options.work)):
+    for folder in [*(_forged(options.work) if options.forged else ()), *options.folders]:
         for one in opened_minidumps(folder, tools, options.work / "minidumps" / folder.name, full=options.full):
             opened.append(one)
             for what in one.differences():

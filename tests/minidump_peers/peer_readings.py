@@ -82,7 +82,6 @@ def _lldb(tools: PeerTools, path: Path, images: Path) -> PeerReading:
         "thread list",
         "register read",
         "image list --header",
-        "image list --address",
         "bt",
     ]
     text = _run([tools.lldb, "-b", *(part for command in commands for part in ("-o", command))])

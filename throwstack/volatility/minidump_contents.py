@@ -34,6 +34,7 @@ from throwstack.unwind.target import Target
 from throwstack.volatility.crashes import crash_of
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.minidump_handles import HandleReader
 from throwstack.volatility.minidump_memory import regions_of
 from throwstack.volatility.minidump_system import SystemFacts
 from throwstack.volatility.minidump_threads import MinidumpThreads
@@ -77,6 +78,7 @@ class MinidumpContents:
         self._image = image
         self._facts = SystemFacts(machine, report)
         self._threads = MinidumpThreads(machine, reader, self._facts)
+        self._handles = HandleReader(machine)
 
     def process(self, subject: Subject, crash: CrashReport | None) -> DumpedProcess:
         """Return what the minidump is made from; `crash` is the report on its first stuck thread."""
@@ -99,6 +101,7 @@ class MinidumpContents:
             modules=tuple(_modules(subject)),
             unloaded=tuple(_unloaded(target)),
             regions=regions_of(process.pages.views, process.memory, target.arch),
+            handles=self._handles.handles(process.address),
             exception=_exception(subject, threads),
         )
         crashes = [] if crash is None else [crash]
