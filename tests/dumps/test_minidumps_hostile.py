@@ -16,22 +16,11 @@ from throwstack.core.memory import PAGE_SIZE, Memory, PageSource
 from throwstack.pages.resolver import ResolvedPages
 
 CASES = ("service-x64", "wow64-service", "ftp-2003")
-EDGES = (
-    0,
-    1,
-    0x7F,
-    0xFF,
-    0x7FFFFFFF,
-    0x80000000,
-    0xFFFFFFFF,
-    0x7FFFFFFFFFFFFFFF,
-    0xFFFFFFFFFFFFFFFF,
-    0xFFFFFFFFFFFFF000,
-)
+EDGES = (0, 1, 0x7F, 0xFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1, (1 << 64) - PAGE_SIZE)
 
 
 class Noise:
-    """A `PageSource` with some pages absent and some altered: words at the edges of what counts can be, flipped bits."""
+    """A `PageSource` with some pages absent and some altered: words at the edges of what counts can be, or bits."""
 
     def __init__(self, source: PageSource, seed: int, share: float) -> None:
         self._source = source

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs in an environment of its own: prints, as JSON, what one package says of a minidump.
 
-python package_child.py minidump|udmp|symbolic FILE
+python package_child.py minidump|udmp|symbolic FILE [SYMBOLS]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from pathlib import Path
 
 
 def by_minidump(path: str) -> dict[str, object]:
@@ -34,24 +35,39 @@ def by_udmp(path: str) -> dict[str, object]:
     return {"tid": parser.ForegroundThreadId(), "modules": list(parser.Modules())}
 
 
-def by_symbolic(path: str) -> dict[str, object]:
-    from symbolic import ProcessState  # noqa: PLC0415
+def by_symbolic(path: str, symbols: str) -> dict[str, object]:
+    from symbolic import FrameInfoMap, ProcessState  # noqa: PLC0415
 
-    state = ProcessState.from_minidump(path)
+    state = ProcessState.from_minidump(path, frame_infos=_frame_infos(path, symbols, FrameInfoMap))
     threads = list(state.threads())
     crashed = threads[state.requesting_thread] if state.requesting_thread >= 0 else None
     return {
         "tid": crashed and crashed.thread_id,
         "modules": [module.addr for module in state.modules()],
-        "frames": [frame.instruction for frame in crashed.frames()] if crashed else [],
+        "frames": [frame.return_address for frame in crashed.frames()] if crashed else [],
     }
+
+
+def _frame_infos(path: str, symbols: str, new_map):
+    """Return unwind data for the modules of a minidump whose symbol files are in `symbols`."""
+    from symbolic import Archive, CfiCache, ProcessState  # noqa: PLC0415
+
+    found = new_map.new()
+    for module in ProcessState.from_minidump(path).modules():
+        name = (module.debug_file or "").replace("\\", "/").rpartition("/")[2]
+        if not module.debug_id or not name:
+            continue
+        for file in Path(symbols).glob(f"{name}/{module.debug_id.replace('-', '').upper()}*/*.sym"):
+            found.add(module.debug_id, CfiCache.from_object(next(Archive.open(str(file)).iter_objects())))
+            break
+    return found
 
 
 def main() -> None:
     """Print the answer, or the problem."""
-    kind, path = sys.argv[1:]
+    kind, path, *symbols = sys.argv[1:]
     try:
-        answer = {"minidump": by_minidump, "udmp": by_udmp, "symbolic": by_symbolic}[kind](path)
+        answer = {"minidump": by_minidump, "udmp": by_udmp, "symbolic": by_symbolic}[kind](path, *symbols)
     except Exception as error:  # noqa: BLE001 whatever the package raises is its answer
         answer = {"problem": f"{type(error).__name__}: {error}"}
     print(json.dumps(answer))  # noqa: T201

@@ -7,10 +7,11 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.minidump_peers.peer_symbols import WalkerFiles
 from tests.minidump_peers.peer_tools import PeerTools
 
 _CHILD = Path(__file__).with_name("package_child.py")
@@ -37,15 +38,15 @@ class PeerReading:
     seconds: float = 0.0
 
 
-def readings(tools: PeerTools, path: Path, symbols: Path, images: Path) -> list[PeerReading]:
-    """Return what all readers say. `symbols` has Breakpad's symbol files, `images` the EXEs and DLLs."""
+def readings(tools: PeerTools, path: Path, files: WalkerFiles) -> list[PeerReading]:
+    """Return what all readers say; the walkers among them have `files`."""
     readers: list[tuple[str, Callable[[], PeerReading]]] = [
-        ("lldb", lambda: _lldb(tools, path, images)),
-        ("breakpad", lambda: _breakpad(tools, path, symbols)),
-        ("rust-minidump", lambda: _rust(tools, path, symbols)),
+        ("lldb", lambda: _lldb(tools, path, files.images)),
+        ("breakpad", lambda: _breakpad(tools, path, files.symbols)),
+        ("rust-minidump", lambda: _rust(tools, path, files.symbols)),
         ("minidump", lambda: _package(tools.python, "minidump", path)),
         ("udmp-parser", lambda: _package(tools.python, "udmp", path)),
-        ("symbolic", lambda: _package(tools.symbolic, "symbolic", path)),
+        ("symbolic", lambda: _package(tools.symbolic, "symbolic", path, files.symbols)),
     ]
     found = []
     for name, read in readers:
@@ -67,16 +68,16 @@ def _run(command: list[object]) -> str:
     return done.stdout
 
 
-def _package(python: Path, kind: str, path: Path) -> PeerReading:
-    answer = json.loads(_run([python, _CHILD, kind, path]))
+def _package(python: Path, kind: str, path: Path, *symbols: Path) -> PeerReading:
+    answer = json.loads(_run([python, _CHILD, kind, path, *symbols]))
     answer["modules"] = frozenset(answer.get("modules", ()))
     answer["frames"] = tuple(answer.get("frames", ()))
     return PeerReading(kind, **answer)
 
 
-def _lldb(tools: PeerTools, path: Path, images: Path) -> PeerReading:
+def _lldb(tools: PeerTools, path: Path, images: Sequence[Path]) -> PeerReading:
     commands = [
-        f"settings set target.exec-search-paths {images}",
+        f"settings set target.exec-search-paths {' '.join(map(str, images)) or '/nowhere'}",
         "settings set symbols.enable-external-lookup false",
         f'target create --core "{path}"',
         "thread list",
