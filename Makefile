@@ -73,7 +73,7 @@ MINIDUMPS = build/minidumps
 FOLDERS = $(wildcard .live/out/*)
 
 test-minidumps: $(VENV)/.tools
-	$(BIN)/python -m tests.minidump_peers $(MINIDUMPS) --forged $(FOLDERS) $(if $(wildcard .live/out),--out docs/agreement.md)
+	$(BIN)/python -m tests.minidump_peers $(MINIDUMPS) $(FOLDERS) --forged $(if $(wildcard .live/out),--out docs/agreement.md)
 
 # A full minidump of a process that has reserved 64 GiB and uses 4 GiB, beside reading alone. Needs 5 GB of disk, and some
 # minutes.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import struct
 from collections.abc import Iterator
@@ -157,3 +158,13 @@ def test_the_command(forged: Forge, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_word_that_selects_no_side_is_refused(opened: Dump, tmp_path: Path):
     with pytest.raises(ThrowstackError, match="x86 or native"):
         list(opened.minidumps(tmp_path, wow64="both"))
+
+
+def test_a_disk_that_is_full_costs_the_file_and_is_said(opened: Dump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fails(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("throwstack.volatility.minidumps.write_small", fails)
+    with pytest.raises(ThrowstackError, match="No space left on device"):
+        list(opened.minidumps(tmp_path))
+    assert list(tmp_path.iterdir()) == []

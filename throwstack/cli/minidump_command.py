@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ usage, 130 when interrupted.
 """
 
 
+_WIDTH = 79
 _MAX_SAID = 20
 """The most reasons that are said why a stuck thread may have been missed."""
 
@@ -68,6 +70,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
             image_path=options.image_path,
             page_files=options.page_file,
             offline=options.offline,
+            progress=_show if sys.stderr is not None and sys.stderr.isatty() else None,
         ) as dump:
             tids = [] if options.tid is None else [options.tid]
             for report in dump.minidumps(
@@ -95,6 +98,12 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     if failed or (missed and not lines):
         return ExitStatus.IN_PART, lines
     return (ExitStatus.DONE if lines else ExitStatus.NOTHING), lines
+
+
+def _show(share: float, text: str) -> None:
+    """Show progress in one line of a terminal, which the next one replaces."""
+    shown = escape(f"{share:3.0f} % {text}", _WIDTH)
+    sys.stderr.write(f"\r{shown:{_WIDTH}}\r")
 
 
 def line_of(report: MinidumpReport) -> str:

@@ -17,6 +17,7 @@ from throwstack.core.text import escape
 from throwstack.minidump.comment_text import unknown_registers
 from throwstack.minidump.dumped import DumpedProcess, Span
 from throwstack.minidump.full_memory import FullMemory, Limits
+from throwstack.minidump.minidump_file import TooLarge
 from throwstack.minidump.minidump_report import MinidumpReport
 from throwstack.minidump.new_file import minidump_name, open_new
 from throwstack.minidump.small_memory import pick, stack_part
@@ -111,8 +112,16 @@ def _guarded(machine: Machine, contents: MinidumpContents, subject: Subject, ord
     """Write the minidump of one process; if that fails for what the process holds, say why."""
     process = subject.process
     problems: list[str] = []
+    failed: CannotWrite | None = None
     with guarded(problems.append):
-        return _written(machine, contents, subject, order)
+        try:
+            return _written(machine, contents, subject, order)
+        except CannotWrite as error:  # a matter of the caller's disk, and not of the process
+            failed = error
+        except TooLarge as error:
+            problems.append(str(error))
+    if failed is not None:
+        raise failed
     log.warning("%s (PID %d): no minidump: %s", escape(process.name), process.pid, problems[0])
     return MinidumpReport(process.pid, escape(process.name, WHOLE), problem=problems[0])
 
