@@ -155,3 +155,19 @@ def test_parts_of_two_level_tables() -> None:
     pages = {0x1000: table("<I", {0: 0x2000 | PRESENT, 3: 0x400000 | PRESENT | LARGE})}
     space = AddressSpace(memory_of(pages), PagingMode.X86, 0x1000)
     assert list(space.mapped(0, (1 << 32) - 1)) == [(0, 0x400000), (0xC00000, 0x1000000)]
+
+
+def test_a_table_that_maps_nothing_is_looked_at_once_however_often_it_is_entered() -> None:
+    """All entries of three levels lead to the same table of zeros: 134 million entries."""
+    reads = 0
+
+    class Counting:
+        def page(self, address: int) -> bytes | None:
+            nonlocal reads
+            reads += 1
+            below = {0x1000: 0x2000, 0x2000: 0x3000}.get(address)
+            return struct.pack("<512Q", *[below | PRESENT] * 512) if below else bytes(PAGE_SIZE)
+
+    space = AddressSpace(Counting(), PagingMode.X64, 0x1000)
+    assert list(space.mapped(0, (1 << 47) - 1)) == []
+    assert reads < 3000

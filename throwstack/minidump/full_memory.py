@@ -20,6 +20,10 @@ from throwstack.minidump.memory_lists import COMMIT, WrittenMemory
 
 _CHUNK = 256
 _MAX_RANGES = 1 << 20
+_LARGEST = 1 << 18
+"""The pages of the largest part that is looked at before the limits are asked: a large page of 1 GiB."""
+_MARGIN = _LARGEST // 2
+"""The most ranges in such a part."""
 
 
 class MemorySource(Protocol):
@@ -59,13 +63,15 @@ class FullMemory:
 
     def bound(self) -> tuple[int, int]:
         """Return the most bytes, and the most ranges, that there can be."""
-        size = ranges = 0
+        pages = ranges = 0
         for region in self._regions:
             for span in self._source.candidates(region.span):
-                pages = (span.end - span.start) // PAGE_SIZE
-                size += pages * PAGE_SIZE
-                ranges += pages // 2 + 1
-        return min(size, self._limits.written * PAGE_SIZE), min(ranges, _MAX_RANGES)
+                count = (span.end - span.start) // PAGE_SIZE
+                pages += count
+                ranges += count // 2 + 1
+                if pages > self._limits.looked_at:
+                    return self._limits.written * PAGE_SIZE, _MAX_RANGES
+        return min(pages, self._limits.written + _LARGEST) * PAGE_SIZE, min(ranges, _MAX_RANGES)
 
     def parts(self, written: WrittenMemory) -> Iterator[bytes]:
         """Yield the memory, many pages at a time, and add its ranges to `written`. No range is in two regions."""
@@ -103,5 +109,4 @@ class FullMemory:
 
     def _is_spent(self, looked_at: int, pages: int, ranges: int) -> bool:
         limits = self._limits
-        # A part has at most half as many ranges as pages, and is at most 2 or 4 MiB.
-        return looked_at > limits.looked_at or pages > limits.written or ranges > _MAX_RANGES - 512
+        return looked_at > limits.looked_at or pages > limits.written or ranges > _MAX_RANGES - _MARGIN

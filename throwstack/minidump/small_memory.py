@@ -15,6 +15,7 @@ Ranges are clipped to whole pages only where a page is absent. What is absent is
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ _BEFORE, _AFTER = 256, 768
 _WORDS = 64 << 10
 """How many bytes of the stack that threw are searched for pointers."""
 _MAX_POINTERS = 4096
+_HIGHEST = 1 << 64
 _TEB_SIZE = {Arch.X86: 0x1000, Arch.X64: 0x1900}
 
 
@@ -192,7 +194,8 @@ def _readable_part(memory: Memory, span: Span) -> Span | None:
 
 
 def _is_within(spans: tuple[Span, ...], wanted: Span) -> bool:
-    return any(span.start <= wanted.start and wanted.end <= span.end for span in spans)
+    index = bisect_right(spans, (wanted.start, _HIGHEST)) - 1
+    return index >= 0 and spans[index].start <= wanted.start and wanted.end <= spans[index].end
 
 
 def _pointers(memory: Memory, wanted: Wanted) -> Iterator[int]:

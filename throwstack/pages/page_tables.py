@@ -201,11 +201,17 @@ class AddressSpace:
         They are in address order. A part is what one last-level table or one large page maps. A table that is paged out
         counts as one; if that is a table of tables, the part is all that it maps.
         """
-        yield from self._mapped(self._top, 0, 0, first, last)
+        yield from self._mapped(self._top, 0, 0, (first, last), set())
 
-    def _mapped(self, table: int, level: int, base: int, first: int, last: int) -> Iterator[tuple[int, int]]:
-        shift, indexes, may_be_large = self._steps[level]
-        size = 1 << shift
+    def _mapped(
+        self, table: int, level: int, base: int, wanted: tuple[int, int], empty: set[tuple[int, int]]
+    ) -> Iterator[tuple[int, int]]:
+        """Yield the parts of one table. `empty` has tables that map nothing, and their levels.
+
+        A hostile dump can enter such a table a hundred million times.
+        """
+        (shift, indexes, may_be_large), (first, last) = self._steps[level], wanted
+        size, is_empty = 1 << shift, True
         for index in range(max(first - base, 0) >> shift, min((last - base) >> shift, indexes) + 1):
             entry = self._read_entry(table + index * self._size)
             if not entry:
@@ -214,9 +220,14 @@ class AddressSpace:
             frame = entry & self._mask if entry & _PRESENT else self._transition(entry)
             is_large = may_be_large and entry & _PRESENT and entry & _LARGE
             if is_large or frame is None or self._steps[level + 1][0] == 12:
+                is_empty = False
                 yield max(start, first), min(start + size, last + 1)
-            else:
-                yield from self._mapped(frame, level + 1, start, first, last)
+            elif (frame, level + 1) not in empty:
+                for part in self._mapped(frame, level + 1, start, wanted, empty):
+                    is_empty = False
+                    yield part
+        if is_empty and first <= base and base + size * (indexes + 1) - 1 <= last:
+            empty.add((table, level))
 
     def _is_canonical(self, address: int) -> bool:
         if self._is_64bit:

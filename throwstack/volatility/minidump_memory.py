@@ -27,7 +27,8 @@ _SHARED_DATA = 0x7FFE0000
 _END = {Arch.X86: 1 << 32, Arch.X64: 1 << 47}
 _WINDOW = 512 * PAGE_SIZE
 """As much as one page of prototype PTEs maps, at 8 bytes each."""
-_MAX_WINDOWS = 1 << 18
+_MAX_WINDOWS, _LEAST_WINDOWS = 1 << 21, 1 << 9
+"""The limit on parts of views that are looked at, shared equally by all views; but 1 GiB of each view always is."""
 
 
 class MinidumpPages:
@@ -49,12 +50,13 @@ class MinidumpPages:
             yield from self._of_section(view, span)
 
     def _of_section(self, view: VadView, span: Span) -> Iterator[Span]:
-        """Yield the parts of a view whose prototype PTEs can be read, at most 512 GiB of it.
+        """Yield the parts of a view whose prototype PTEs can be read, at most as much as `_MAX_WINDOWS` allows it.
 
         Every page of a view can be in memory without being mapped in this process.
         """
+        most = max(_MAX_WINDOWS // len(self._pages.views), _LEAST_WINDOWS)
         for number, start in enumerate(range(span.start, span.end, _WINDOW)):
-            if number == _MAX_WINDOWS:
+            if number == most:
                 return
             part = Span(start, min(start + _WINDOW, span.end))
             ends = (view.prototype(address, self._entry_size) for address in (part.start, part.end - PAGE_SIZE))

@@ -36,8 +36,8 @@ from throwstack.volatility.survey import Finding, Selection, Survey
 log = logging.getLogger(__name__)
 
 _PAGE = 0x1000
-_LOOKED_AT = 1 << 22
-"""How many pages may be looked at beside as many as the image has, eight times over."""
+_LOOKED_AT, _WRITTEN = 1 << 22, 1 << 20
+"""How many pages may be looked at beside as many as the image has, eight times over; and written, twice over."""
 
 
 class CannotWrite(ThrowstackError):
@@ -154,7 +154,7 @@ def _written(machine: Machine, contents: MinidumpContents, subject: Subject, ord
 def _full(machine: Machine, process: Process, dumped: DumpedProcess, out: BinaryIO, image_size: int) -> Written:
     pages = image_size // _PAGE
     source = MinidumpPages(process.pages, machine.memory, machine.mode.value.entry_size)
-    limits = Limits(looked_at=8 * pages + _LOOKED_AT, written=2 * pages + _LOOKED_AT)
+    limits = Limits(looked_at=8 * pages + _LOOKED_AT, written=2 * pages + _WRITTEN)
     memory = FullMemory(source, dumped.regions, limits)
     stacks: dict[int, Span] = {}
     for index, thread in enumerate(dumped.threads):
