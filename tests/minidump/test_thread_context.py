@@ -121,3 +121,9 @@ def test_an_extension_that_makes_no_sense_is_named(length: int):
     assert made.unknown == ("extended state (AVX)",)
     assert made.data[0x34:] == x64_context()[0x34:]
     assert flags_of(made.data, Arch.X64) == ALL_OF_X64 & ~0x40
+
+
+def test_flags_that_are_of_no_register_are_taken_out():
+    """CONTEXT_EXCEPTION_ACTIVE, for example: .NET 10 raises its exceptions with it."""
+    made = raw_context(Memory(SegmentSource({0x20000: x64_context(0x0810000F)})), 0x20000, Arch.X64)
+    assert flags_of(made.data, Arch.X64) == 0x10000F

@@ -25,6 +25,9 @@ from throwstack.minidump.dumped import MadeContext, Span
 
 _CONTROL, _INTEGER, _SEGMENTS, _FLOATING_POINT, _DEBUG, _EXTENDED = 0x1, 0x2, 0x4, 0x8, 0x10, 0x20
 _XSTATE = 0x40
+_REPORTING = 0xF8000000
+"""CONTEXT_EXCEPTION_ACTIVE and others: how the kernel was entered, and of no register. Breakpad takes no CONTEXT with
+them for one of x64."""
 _CONTEXT_EX = struct.Struct("<iIiIiI")
 _MIN_XSTATE, _MAX_XSTATE = 64, 1 << 14
 
@@ -108,7 +111,7 @@ def raw_context(memory: Memory, address: int, arch: Arch) -> MadeContext:
     `MemoryUnreadable` if ContextFlags or the instruction pointer are absent.
     """
     facts, layout = arch.facts, _LAYOUTS[arch]
-    flags = memory.u32(address + facts.context_flags_at)
+    flags = memory.u32(address + facts.context_flags_at) & ~_REPORTING
     memory.read(address + facts.context_ip_at, facts.pointer_size)
     data, absent = _read_around_gaps(memory, address, facts.context_size)
     unknown: list[str] = []
