@@ -33,8 +33,8 @@ a rough figure: all frames that a walker printed, by the time of its runs beyond
 
 _TAIL = """\
 Where they lose frames: images of gcc have no CodeView record, by which symbol files are found (and LLDB takes no image
-without one), so that their frames are scanned for or lost; a deep recursion on x64 is most of it. LLDB reads no frame
-data of PDBs: on x86 it follows ebp and passes over functions that do not keep it.
+without one), so that their frames are scanned for or lost. Most of the lost ones are of deep recursions. LLDB reads no
+frame data of PDBs: on x86 it follows ebp and passes over functions that do not keep it.
 
 Of the forged reference case `ftp-2003` (11 frames) LLDB finds 9, without PrintProviderError and ExecuteResults, which
 keep no ebp. With the forged PDBs, rust-minidump ends after frame 0 there and Breakpad goes astray from frame 1 on: the
@@ -97,14 +97,15 @@ def _truth_of(truth: dict[str, Any], opened: Opened) -> list[dict[str, Any]]:
 
 
 def _known_ips(frames: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the frames whose instruction pointer is known, as if nothing else were; others leave a gap."""
+    """Yield frames with what walkers say of them: the instruction pointer or, if only that is known, the caller's."""
     is_after_gap = False
     for frame in frames:
-        if frame["ip"] is None:
+        caller = frame["return_address"] if frame["ip"] is None else None
+        if frame["ip"] is None and caller is None:
             is_after_gap = True
             continue
         follows_gap = frame["follows_gap"] or is_after_gap
-        yield {**frame, "child_sp": None, "return_address": None, "follows_gap": follows_gap}
+        yield {**frame, "child_sp": None, "return_address": caller, "follows_gap": follows_gap}
         is_after_gap = False
 
 
@@ -122,7 +123,8 @@ def _add(
             ips = [ip + (reading.are_calls and index > 0) for index, ip in enumerate(reading.frames)]
             walks[reading.reader] = (ips, reading.seconds)
     for walker, (ips, seconds) in walks.items():
-        found = compare_stack("", frames, [_row(ip, names) for ip in ips], has_names=False)
+        rows = [_row(ip, caller, names) for ip, caller in zip(ips, [*ips[1:], None], strict=True)]
+        found = compare_stack("", frames, rows, has_names=False)
         count = counts[arch, walker]
         count.stacks += 1
         count.frames += found.frames
@@ -133,9 +135,9 @@ def _add(
         count.seconds.append(seconds)
 
 
-def _row(ip: int, names: Sequence[tuple[int, int, str]]) -> Row:
+def _row(ip: int, caller: int | None, names: Sequence[tuple[int, int, str]]) -> Row:
     module = next((name for base, end, name in names if base <= ip < end), "")
-    return {"IP": ip, "Call Site": f"{module}+0x0", "Notes": "", "Trust": ""}
+    return {"IP": ip, "RetAddr": caller, "Call Site": f"{module}+0x0", "Notes": "", "Trust": ""}
 
 
 def _module_names(opened: Opened) -> list[tuple[int, int, str]]:
