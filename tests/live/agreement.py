@@ -19,6 +19,7 @@ from tests.live.build import X64_BUILDS, X86_BUILDS
 from tests.live.check import Checked, check_all, compared, fixture_folders
 from tests.live.fixtures import fixtures
 from tests.managed_live import managed_table
+from tests.minidump_peers import walker_table
 from tests.recall import table as recall_table
 from tests.support.document_sections import section_in
 
@@ -170,7 +171,10 @@ def main() -> int:
     options.out.parent.mkdir(exist_ok=True)
     # Other commands made them.
     before = options.out.read_text(encoding="utf-8") if options.out.exists() else ""
-    kept = [section_in(before, title).rstrip("\n") for title in (managed_table.TITLE, recall_table.TITLE)]
+    kept = [
+        section_in(before, title).rstrip("\n")
+        for title in (managed_table.TITLE, recall_table.TITLE, walker_table.TITLE)
+    ]
     options.out.write_text("\n".join([*parts, *(f"{section}\n" for section in kept if section)]), encoding="utf-8")
     return 0
 

@@ -132,3 +132,42 @@ def test_address_spaces_that_share_the_last_page_table_have_equal_numbers(entry:
 def test_a_range_without_page_table_gives_none() -> None:
     assert x64_space(0).tables(0x1000, 0x2000) == (None,)
     assert x64_space(0).tables(1 << 60, (1 << 60) + 1) == (None,)
+
+
+def test_the_parts_of_a_range_that_have_page_tables() -> None:
+    """A table for 2 MiB, a large page of 2 MiB, and one of 1 GiB; the rest of 512 GiB has none."""
+    pages = {
+        0x1000: table("<Q", {0: 0x2000 | PRESENT}),
+        0x2000: table("<Q", {1: 0x3000 | PRESENT, 4: 0x40000000 | PRESENT | LARGE}),
+        0x3000: table("<Q", {2: 0x4000 | PRESENT, 5: 0x200000 | PRESENT | LARGE, 7: 0x5000 | TRANSITION}),
+    }
+    space = AddressSpace(memory_of(pages), PagingMode.X64, 0x1000)
+    gib, table_span = 1 << 30, 1 << 21
+    parts = [(gib + number * table_span, gib + (number + 1) * table_span) for number in (2, 5, 7)]
+    assert list(space.mapped(0, (1 << 39) - 1)) == [*parts, (4 * gib, 5 * gib)]
+    assert list(space.mapped(parts[0][0] + 0x5000, parts[0][0] + 0x7FFF)) == [
+        (parts[0][0] + 0x5000, parts[0][0] + 0x8000)
+    ]
+    assert list(space.mapped(0, gib - 1)) == []
+
+
+def test_parts_of_two_level_tables() -> None:
+    pages = {0x1000: table("<I", {0: 0x2000 | PRESENT, 3: 0x400000 | PRESENT | LARGE})}
+    space = AddressSpace(memory_of(pages), PagingMode.X86, 0x1000)
+    assert list(space.mapped(0, (1 << 32) - 1)) == [(0, 0x400000), (0xC00000, 0x1000000)]
+
+
+def test_a_table_that_maps_nothing_is_looked_at_once_however_often_it_is_entered() -> None:
+    """All entries of three levels lead to the same table of zeros: 134 million entries."""
+    reads = 0
+
+    class Counting:
+        def page(self, address: int) -> bytes | None:
+            nonlocal reads
+            reads += 1
+            below = {0x1000: 0x2000, 0x2000: 0x3000}.get(address)
+            return struct.pack("<512Q", *[below | PRESENT] * 512) if below else bytes(PAGE_SIZE)
+
+    space = AddressSpace(Counting(), PagingMode.X64, 0x1000)
+    assert list(space.mapped(0, (1 << 47) - 1)) == []
+    assert reads < 3000

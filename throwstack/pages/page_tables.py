@@ -10,7 +10,7 @@ working set, but is still in memory at the frame number in the entry. All other 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -194,6 +194,40 @@ class AddressSpace:
                 return ~(entry & ~_ACCESSED_AND_DIRTY if is_large else entry) if entry else None
             table = frame
         return table
+
+    def mapped(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts of `first` <= address <= `last` that have page tables or large pages, as (start, end).
+
+        They are in address order. A part is what one last-level table or one large page maps. A table that is paged out
+        counts as one; if that is a table of tables, the part is all that it maps.
+        """
+        yield from self._mapped(self._top, 0, 0, (first, last), set())
+
+    def _mapped(
+        self, table: int, level: int, base: int, wanted: tuple[int, int], empty: set[tuple[int, int]]
+    ) -> Iterator[tuple[int, int]]:
+        """Yield the parts of one table. `empty` has tables that map nothing, and their levels.
+
+        A hostile dump can enter such a table a hundred million times.
+        """
+        (shift, indexes, may_be_large), (first, last) = self._steps[level], wanted
+        size, is_empty = 1 << shift, True
+        for index in range(max(first - base, 0) >> shift, min((last - base) >> shift, indexes) + 1):
+            entry = self._read_entry(table + index * self._size)
+            if not entry:
+                continue
+            start = base + index * size
+            frame = entry & self._mask if entry & _PRESENT else self._transition(entry)
+            is_large = may_be_large and entry & _PRESENT and entry & _LARGE
+            if is_large or frame is None or self._steps[level + 1][0] == 12:
+                is_empty = False
+                yield max(start, first), min(start + size, last + 1)
+            elif (frame, level + 1) not in empty:
+                for part in self._mapped(frame, level + 1, start, wanted, empty):
+                    is_empty = False
+                    yield part
+        if is_empty and first <= base and base + size * (indexes + 1) - 1 <= last:
+            empty.add((table, level))
 
     def _is_canonical(self, address: int) -> bool:
         if self._is_64bit:

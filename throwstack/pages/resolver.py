@@ -19,7 +19,7 @@ private VAD covers the page. A page is taken from an image's file only if the pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from throwstack.core.memory import PAGE_SIZE, MemoryUnreadable, PageSource
@@ -134,6 +134,10 @@ class ResolvedPages:
     def tables(self, first: int, last: int) -> tuple[int | None, ...]:
         """Return a number for each page table that maps addresses from `first` to `last`: see `AddressSpace.tables`."""
         return self._tables.tables(first, last)
+
+    def mapped(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts of `first` <= address <= `last` that have page tables: see `AddressSpace.mapped`."""
+        return self._tables.mapped(first, last)
 
     def page(self, address: int) -> bytes | None:
         """Return the page at the page-aligned `address`, or None if it is absent."""

@@ -29,7 +29,8 @@ class VadView:
     `is_committed` is the VAD's flag for the whole range; even if it is set, a page-table entry can decommit a single
     page. `prototypes` are the rows of prototype PTEs. There are none for private memory, nor for parts of a mapped file
     for which Windows has not made prototype PTEs yet. `is_executable` says whether the protection with which the range
-    was allocated allows code to run; a page-table entry can allow it for a single page.
+    was allocated allows code to run; a page-table entry can allow it for a single page. `protection` is that protection
+    as the kernel keeps it: a number of 5 bits, MM_READONLY and so on; None if it is not known.
     """
 
     start: int
@@ -39,6 +40,7 @@ class VadView:
     is_image: bool
     prototypes: tuple[PrototypeRun, ...] = ()
     is_executable: bool = False
+    protection: int | None = None
 
     def prototype(self, address: int, entry_size: int) -> int | None:
         """Return the address of the prototype PTE of the page that holds `address`, or None if there is none."""

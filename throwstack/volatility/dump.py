@@ -17,6 +17,7 @@ from throwstack.core.text import escape
 from throwstack.crashdump.dump_file import DumpFile, look_at
 from throwstack.files.at_hand import FilesAtHand
 from throwstack.files.needed_files import NeededFile
+from throwstack.minidump.minidump_report import MinidumpReport
 from throwstack.report.crash_report import CrashReport, ProcessSummary
 from throwstack.report.dump_report import (
     SCHEMA_VERSION,
@@ -31,6 +32,7 @@ from throwstack.volatility.crashes import crash_of, summary_of
 from throwstack.volatility.cxr import FilesNeeded, stacks_of
 from throwstack.volatility.machine_report import machine_report
 from throwstack.volatility.memory.machine import Machine
+from throwstack.volatility.minidumps import MinidumpOrder, minidumps
 from throwstack.volatility.open_machine import examination, isf_of, open_machine
 from throwstack.volatility.opening.open_image import BadSymbols, CannotOpen, symbol_directories
 from throwstack.volatility.process_reports import ProcessReports
@@ -157,6 +159,35 @@ class Dump:
         """Yield every thread of the processes and threads given (or of all), stuck or not, with its whole stack."""
         survey = self._survey(_selection(pids, tids, wow64))
         yield from self._each(thread_stack(self._machine, report) for report in ThreadSurvey(survey).reports())
+
+    def minidumps(
+        self,
+        directory: PathLike,
+        *,
+        pids: Collection[int] = (),
+        tids: Collection[int] = (),
+        full: bool = False,
+        wow64: str = "x86",
+        on_miss: Callable[[str], object] | None = None,
+    ) -> Iterator[MinidumpReport]:
+        """Write a minidump of each process with a stuck thread into `directory`, and yield a report on each.
+
+        With `pids`, minidumps of these processes are written, stuck or not. A minidump is opened at the exception of
+        the first stuck thread of the process, or of the first one of `tids`. With `full` it has all readable memory,
+        else stacks and what the exception is about. Of a 32-bit process on 64-bit Windows, the minidump is that of the
+        32-bit program if `wow64` is `x86`, or that of the 64-bit process if it is `native`. Files are never replaced.
+        At the end, `on_miss` is called with each reason why a stuck thread may have been missed.
+        Raises a `ThrowstackError` if a file cannot be written.
+        """
+        if wow64 not in {"x86", "native"}:
+            message = f"wow64 is x86 or native, not {escape(str(wow64))}"
+            raise ThrowstackError(message)
+        _selection(pids, tids, wow64)
+        with _callers_errors(), self._examination():
+            machine = machine_report(self._machine, self._file.identity.header)
+        name, size = self._file.path.name, self._file.size
+        order = MinidumpOrder(Path(directory), name, size, full, wow64 == "native", pids, tids, on_miss)
+        yield from self._each(minidumps(self._machine, machine, self._survey, order))
 
     def _each(self, found: Iterator[Item]) -> Iterator[Item]:
         """Yield the items of `found`; raise CannotOpen if the dump is closed meanwhile."""

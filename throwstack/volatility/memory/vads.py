@@ -126,6 +126,7 @@ class VadReader:
         if offsets.type is not None:
             is_image = self._value(node, offsets.type) == _IMAGE_MAP
         prototypes = () if is_private else self._prototypes(node, last - first + 1)
+        protection = None if offsets.protection is None else self._value(node, offsets.protection)
         return VadView(
             first * PAGE_SIZE,
             (last + 1) * PAGE_SIZE,
@@ -133,7 +134,8 @@ class VadReader:
             bool(self._value(node, offsets.is_committed)),
             is_image,
             prototypes,
-            offsets.protection is not None and bool(self._value(node, offsets.protection) & EXECUTE),
+            bool((protection or 0) & EXECUTE),
+            protection,
         )
 
     def _value(self, address: int, field: _BitField) -> int:

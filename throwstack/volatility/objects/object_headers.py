@@ -69,6 +69,14 @@ class ObjectHeaders:
         except MemoryUnreadable:
             return ""
 
+    def type_name(self, address: int) -> str:
+        """Return the type of the object at `address`, escaped; "" if it cannot be found out."""
+        body = self._offsets.body
+        try:
+            return "" if body is None else self._type_of(address - body)
+        except MemoryUnreadable:
+            return ""
+
     def _type_of(self, header: int) -> str:
         machine, memory, offsets = self._machine, self._machine.memory, self._offsets
         if offsets.type is not None:
