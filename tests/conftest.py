@@ -22,7 +22,7 @@ from tests.forge.truth import Truth
 
 Forge = Callable[..., tuple[Path, Truth]]
 
-NEEDS_THIS_SYSTEM = ("browser", "fuzz", "install", "live", "managed_live", "peers", "real_pdbs")
+NEEDS_THIS_SYSTEM = ("browser", "fuzz", "install", "live", "managed_live", "peers", "real_pdbs", "scan")
 """Directories of tests that need fork, Wine, a shell or programs that not every system has; all others are portable."""
 
 HAVE_DUMPS = ("browser", "dumps", "forge", "fuzz", "install", "live", "peers", "real_pdbs", "recall", "stacks")

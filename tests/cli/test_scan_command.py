@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def test_without_the_extra(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err.endswith(": pip install 'throwstack[scan]'\n")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="another message there")
 def test_results_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["scan", __file__, "-o", str(tmp_path / "file")]) == 2
