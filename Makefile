@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 DEMO = demo
 VOL = $(BIN)/vol -q --offline --cache-path $(DEMO)/cache -s $(DEMO)/isf -f $(DEMO)/MEMORY.DMP
 
-.PHONY: demo test test-unit test-install test-install-all test-images test-pdbs test-minidumps test-big
+.PHONY: test-scan demo test test-unit test-install test-install-all test-images test-pdbs test-minidumps test-big
 .PHONY: fuzz recall mutants snapshot
 .PHONY: lint lint-all format clean
 
@@ -91,6 +91,13 @@ FUZZ_PLUGINS = $(if $(COUNT),--count $(shell expr $(COUNT) / 25 + 1),--seconds $
 fuzz: $(VENV)/.tools
 	@$(FUZZ) engine --seed $(SEED) $(FUZZ_ENGINE); engine=$$?; \
 	$(FUZZ) plugins --seed $(SEED) $(FUZZ_PLUGINS) && exit $$engine
+
+# Hundreds of dumps in all ways: on one worker and two, killed ten times, on another cluster, and by the plugin alone.
+# Takes some 20 minutes on two cores. The captures of `make test-live` take part if there are any.
+SCAN = build/scan
+
+test-scan: $(VENV)/.tools
+	$(BIN)/python -m tests.scan $(SCAN) $(if $(wildcard $(LIVE)/out),--live $(LIVE)/out)
 
 # One thing lost at a time, for each stuck thread of the forged dumps and, after `make test-live`, of the live captures.
 # Writes the table of docs/agreement.md; prints what is silent or false, and fails if anything is.

@@ -22,7 +22,7 @@ from tests.forge.truth import Truth
 
 Forge = Callable[..., tuple[Path, Truth]]
 
-NEEDS_THIS_SYSTEM = ("browser", "fuzz", "install", "live", "managed_live", "peers", "real_pdbs")
+NEEDS_THIS_SYSTEM = ("browser", "fuzz", "install", "live", "managed_live", "peers", "real_pdbs", "scan")
 """Directories of tests that need fork, Wine, a shell or programs that not every system has; all others are portable."""
 
 HAVE_DUMPS = ("browser", "dumps", "forge", "fuzz", "install", "live", "peers", "real_pdbs", "recall", "stacks")
@@ -32,6 +32,9 @@ TAKE_AS_LONG = (
     "test_benchmarks.py",
     "test_packaging.py",
     "test_command_line.py",
+    "test_examiner.py",
+    "test_run_scan.py",
+    "test_scan_command.py",
     "test_emulated.py",
     "test_every_instruction.py",
     "test_hostile.py",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from throwstack.cli.result_files import CannotWrite, check, write
+from throwstack.cli.result_files import ResultNotWritten, check, write
 
 
 def test_a_file_that_can_be_made(tmp_path: Path):
@@ -23,7 +23,7 @@ def test_a_file_that_can_be_made(tmp_path: Path):
 )
 def test_what_is_said_before_the_work(tmp_path: Path, name: str, words: str):
     (tmp_path / "old.json").write_text("kept", "utf-8")
-    with pytest.raises(CannotWrite, match=words):
+    with pytest.raises(ResultNotWritten, match=words):
         check(tmp_path / name, force=False)
 
 
@@ -38,7 +38,7 @@ def test_force_overwrites(tmp_path: Path):
 def test_a_file_that_has_appeared_during_the_work_is_left_alone(tmp_path: Path):
     target = tmp_path / "late.json"
     target.write_text("another's", "utf-8")
-    with pytest.raises(CannotWrite, match=r"late\.json"):
+    with pytest.raises(ResultNotWritten, match=r"late\.json"):
         write(target, "ours", force=False)
     assert target.read_text("utf-8") == "another's"
     assert list(tmp_path.iterdir()) == [target]

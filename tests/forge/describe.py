@@ -194,6 +194,8 @@ class Process:
     threads: list[Thread] = field(default_factory=list)
     image_path: str = ""
     command_line: str = ""
+    environment: tuple[str, ...] = ()
+    """`NAME=value`; without any the process has no environment."""
     address: int | None = None
     """Address of the EPROCESS."""
     directory_base: int | None = None

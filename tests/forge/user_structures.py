@@ -67,7 +67,13 @@ class UserStructures:
         layout, process = self.layout, self.process
         path = process.image_path or (modules[0].path if modules else process.name)
         command_line = process.command_line or path
-        texts = [path, command_line, *(text for module in modules for text in (module.path, module.name))]
+        environment = "".join(f"{text}\0" for text in process.environment)
+        texts = [
+            path,
+            command_line,
+            *filter(None, [environment]),
+            *(text for module in modules for text in (module.path, module.name)),
+        ]
         size = sum(2 * len(text) + 18 for text in texts) + _ENTRY_SIZE * len(modules)
         size += layout.size("_PEB_LDR_DATA") + layout.size("_RTL_USER_PROCESS_PARAMETERS") + 0x20
         if layout.has("_LDR_DDAG_NODE"):
@@ -78,7 +84,7 @@ class UserStructures:
         Structure(self.space, layout, "_PEB", peb).put_all(
             ImageBaseAddress=modules[0].base if modules else 0,
             Ldr=self._write_loader(block, modules),
-            ProcessParameters=_write_parameters(block, layout, path, command_line),
+            ProcessParameters=_write_parameters(block, layout, path, command_line, environment),
             NumberOfProcessors=self.processors,
             OSMajorVersion=self.version[0],
             OSMinorVersion=self.version[1],
@@ -134,10 +140,12 @@ class UserStructures:
         block.put("ProcessEnvironmentBlock", peb)
 
 
-def _write_parameters(block: _Block, layout: Layout, path: str, command_line: str) -> int:
+def _write_parameters(block: _Block, layout: Layout, path: str, command_line: str, environment: str) -> int:
     size = layout.size("_RTL_USER_PROCESS_PARAMETERS")
     parameters = Structure(block.space, layout, "_RTL_USER_PROCESS_PARAMETERS", block.allocate(size))
     parameters.put_all(MaximumLength=size, Length=size, Flags=_NORMALIZED)
     parameters.put_string("ImagePathName", *block.unicode(path))
     parameters.put_string("CommandLine", *block.unicode(command_line))
+    if environment:
+        parameters.put("Environment", block.unicode(environment)[0])
     return parameters.address

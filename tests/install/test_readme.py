@@ -23,6 +23,8 @@ PARTS = os.environ.get("THROWSTACK_INSTALL", "")
 
 NOT_RUN = {
     "make test": "it is the other tests",
+    "pip install 'throwstack[scan]'": "takes the package from PyPI",
+    "throwstack scan /dumps -o results -s isf --symbol-path 'srv*/symbols'": "tests/cli/test_scan_command.py",
     "pipx inject --include-apps volatility3 .": "tests/install/test_kinds.py, with the wheel",
     'uv tool install volatility3 --with-executables-from "throwstack @ file://$PWD"': "as before",
     "vol --single-swap-locations pagefile.sys -f MEMORY.DMP windows.unhandled": "takes the reader's page file",

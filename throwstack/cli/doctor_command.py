@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     except OSError as error:
         console.say(f"throwstack doctor: {escape(str(options.dump), 1024)}: {error.strerror or error}")
         return ExitStatus.CANNOT, ()
-    except result_files.CannotWrite as error:
+    except result_files.ResultNotWritten as error:
         console.say(f"throwstack doctor: {error}")
         return ExitStatus.CANNOT, ()
     if options.json == _STDOUT:

@@ -8,12 +8,20 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from throwstack import __version__
-from throwstack.cli import console, doctor_command, dump_options, minidump_command, report_command, vol_command
+from throwstack.cli import (
+    console,
+    doctor_command,
+    dump_options,
+    minidump_command,
+    report_command,
+    scan_command,
+    vol_command,
+)
 
 _ABOUT = """\
 Finds the threads of a Windows memory image that are stuck on an unhandled exception, and the stacks that threw.
 """
-_COMMANDS = (report_command, minidump_command, doctor_command)
+_COMMANDS = (report_command, minidump_command, scan_command, doctor_command)
 """The commands whose arguments are parsed here; a new command's module goes into this list."""
 
 

@@ -14,12 +14,12 @@ from throwstack.core.text import escape
 _LONGEST = 1024
 
 
-class CannotWrite(ThrowstackError):
+class ResultNotWritten(ThrowstackError):
     """A file for results cannot be written; the message names it and says why."""
 
 
 def check(path: Path, *, force: bool) -> None:
-    """Raise CannotWrite if the file `path` is there already and `force` is not given, or if it cannot be made."""
+    """Raise ResultNotWritten if the file `path` is there already and `force` is not given, or if it cannot be made."""
     name = escape(str(path), _LONGEST)
     if path.is_dir():
         message = f"{name} is a directory"
@@ -31,11 +31,11 @@ def check(path: Path, *, force: bool) -> None:
         message = f"{escape(str(path.parent), _LONGEST)} cannot be written to"
     else:
         return
-    raise CannotWrite(message)
+    raise ResultNotWritten(message)
 
 
 def write(path: Path, text: str, *, force: bool) -> None:
-    """Write `text` to the file `path`; raise CannotWrite if that fails.
+    """Write `text` to the file `path`; raise ResultNotWritten if that fails.
 
     The text is written to a file beside it that then gets its name: a reader sees all of it or nothing, and so does the
     disk if it is full. Without `force`, a file that has appeared meanwhile is left alone.
@@ -53,7 +53,7 @@ def write(path: Path, text: str, *, force: bool) -> None:
                 made.unlink()
     except OSError as error:
         message = f"{escape(str(path), _LONGEST)}: {error.strerror or error}"
-        raise CannotWrite(message) from error
+        raise ResultNotWritten(message) from error
 
 
 def _rename(made: Path, path: Path, *, force: bool) -> None:

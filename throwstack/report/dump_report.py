@@ -60,7 +60,7 @@ class MachineReport:
     """The machine: its Windows version, its processors, and the time when the image was taken.
 
     `uptime_seconds` is the time since the machine was started. `has_pae` says of a 32-bit kernel whether it uses
-    physical addresses of more than 32 bits.
+    physical addresses of more than 32 bits. `name` is the name of the computer, as its processes know it.
     """
 
     system: str
@@ -72,6 +72,7 @@ class MachineReport:
     uptime_seconds: float | None = None
     bug_check: BugCheck | None = None
     has_pae: bool | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -31,14 +33,18 @@ from throwstack.report.thread_report import ThreadStackReport
 from throwstack.volatility.crashes import crash_of, summary_of
 from throwstack.volatility.cxr import FilesNeeded, stacks_of
 from throwstack.volatility.machine_report import machine_report
+from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.minidumps import MinidumpOrder, minidumps
+from throwstack.volatility.objects.machine_name import machine_name
 from throwstack.volatility.open_machine import examination, isf_of, open_machine
 from throwstack.volatility.opening.open_image import BadSymbols, CannotOpen, symbol_directories
 from throwstack.volatility.process_reports import ProcessReports
 from throwstack.volatility.survey import Selection, Survey
 from throwstack.volatility.thread_stacks import thread_stack
 from throwstack.volatility.thread_survey import ThreadSurvey
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 PathLike = str | os.PathLike[str]
@@ -138,7 +144,7 @@ class Dump:
         crashes: list[CrashReport] = []
         needed = FilesNeeded()
         with _callers_errors(), self._examination():
-            machine = machine_report(self._machine, self._file.identity.header)
+            machine = replace(machine_report(self._machine, self._file.identity.header), name=self._machine_name())
             reports = ProcessReports(self._machine, survey, machine.build)
             for finding in survey.findings():
                 crashes.append(reports.crash(finding))
@@ -206,6 +212,12 @@ class Dump:
         name, size = self._file.path.name, self._file.size
         order = MinidumpOrder(Path(directory), name, size, full, wow64 == "native", pids, tids, on_miss)
         yield from self._each(minidumps(self._machine, machine, self._survey, order))
+
+    def _machine_name(self) -> str:
+        with guarded(lambda reason: log.info("the name of the machine cannot be read: %s", reason)):
+            processes = self._survey(Selection()).processes()
+            return machine_name(self._machine, ((process.peb, process.memory) for process in processes))
+        return ""
 
     def _each(self, found: Iterator[Item]) -> Iterator[Item]:
         """Yield the items of `found`; raise CannotOpen if the dump is closed meanwhile."""
