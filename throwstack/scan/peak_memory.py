@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 _LINUX = Path("/proc/self")
 
@@ -31,7 +33,6 @@ def peak_memory() -> int | None:
         import psutil  # noqa: PLC0415 comes with distributed
 
         return int(psutil.Process().memory_info().peak_wset)
-    import resource  # noqa: PLC0415 not on Windows
-
+    resource: Any = import_module("resource")  # which Windows has not
     most = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     return most if platform == "darwin" else most * 1024

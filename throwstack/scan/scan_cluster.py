@@ -29,7 +29,6 @@ _SETTINGS: dict[str, object] = {
     "distributed.scheduler.allowed-failures": 5,
     "distributed.admin.log-format": "%(message)s",
     "distributed.comm.timeouts.connect": "20s",
-    "distributed.worker.profile.enabled": False,  # a sample of the stack each 10 ms, which nobody looks at
 }
 _NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": []}
 """Dask's scheduler listens for HTTP even without a dashboard: on loopback here, and it has no page then."""
@@ -45,9 +44,10 @@ class NoCluster(ThrowstackError):
 class ClusterChoice:
     """Which workers to use.
 
-    `scheduler` is the address of a running scheduler, `tcp://host:8786`; the rest is then not used. Otherwise `workers`
-    says how many there are (None: one a core), `memory` how many bytes each may take with its examining process (None:
-    an equal share of nine tenths of the machine's), and `dashboard` the port of Dask's web page (None: there is none).
+    `scheduler` is the address of a running scheduler, `tcp://host:8786`. Without one, `workers` says how many workers
+    of our own there are (None: one a core), and `dashboard` the port of Dask's web page (None: there is none). `memory`
+    says how many bytes a worker may take with its examining process (None: an equal share of nine tenths of the
+    machine's; on another cluster as many as it takes).
     """
 
     scheduler: str = ""

@@ -41,6 +41,12 @@ _OPTIONS = (
     "--death-timeout=30",
 )
 
+_SETTINGS = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",  # a sample of the stack each 10 ms, which nobody looks at
+    "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]",
+}
+"""Dask's settings for these processes, as it takes them from the environment."""
+
 
 @dataclass(slots=True)
 class _Place:
@@ -87,6 +93,7 @@ def _started(scheduler: str, scratch: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 our own interpreter
         [sys.executable, "-c", _START.format(path=path), scheduler, *_OPTIONS, f"--local-directory={scratch}"],
         cwd=scratch,
+        env={**os.environ, **_SETTINGS},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
