@@ -152,8 +152,8 @@ SHELLS = [shell for shell in ("sh", "bash", "dash", "zsh") if shutil.which(shell
 
 
 def the_loop() -> str:
-    """Return the loop that the README gives."""
-    readme = (CHECKOUT / "README.md").read_text()
+    """Return the loop that docs/symbols.md gives."""
+    readme = (CHECKOUT / "docs" / "symbols.md").read_text()
     (loop,) = re.findall(r"^while .*?^done < symbols-needed.txt$", readme, re.DOTALL | re.MULTILINE)
     return loop
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every command that the README shows works when it is pasted into a shell, and answers what the README shows.
 
-The commands are run in the unpacked sdist, in the order of the README, in one shell. Those that are not are in
-`NOT_RUN`, each with the reason.
+So do those of the documents that go on where it ends. The commands are run in the unpacked sdist, in the order of the
+texts, in one shell. Those that are not are in `NOT_RUN`, each with the reason.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ PARTS = os.environ.get("THROWSTACK_INSTALL", "")
 
 NOT_RUN = {
     "make test": "it is the other tests",
-    "pip install 'throwstack[scan]'": "takes the package from PyPI",
-    "throwstack scan /dumps -o results -s isf --symbol-path 'srv*/symbols'": "tests/cli/test_scan_command.py",
+    "pip install '.[scan]'": "takes dask from PyPI",
+    "throwstack scan demo --pattern '*.DMP' -o results -s demo/isf --symbol-path demo/pdb": "takes dask",
+    "throwstack report demo/MEMORY.DMP -s demo/isf --json - "
+    "| jq -r '.crashes[] | [.process.name, .signature.text] | @tsv'": "takes jq",
     "pipx inject --include-apps volatility3 .": "tests/install/test_kinds.py, with the wheel",
     'uv tool install volatility3 --with-executables-from "throwstack @ file://$PWD"': "as before",
     "vol --single-swap-locations pagefile.sys -f MEMORY.DMP windows.unhandled": "takes the reader's page file",
@@ -51,10 +53,11 @@ def shown(text: str) -> list[str]:
 
 
 README = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+MORE = [(CHECKOUT / "docs" / name).read_text(encoding="utf-8") for name in ("install.md", "symbols.md", "options.md")]
 
 
-def test_the_commands_that_are_not_run_are_in_the_readme():
-    assert set(NOT_RUN) <= set(commands(README))
+def test_the_commands_that_are_not_run_are_in_the_texts():
+    assert set(NOT_RUN) <= set(commands("\n".join([README, *MORE])))
 
 
 def test_the_readme_shows_commands_in_such_blocks_only():
@@ -68,7 +71,7 @@ def test_every_command_works_when_pasted_into_a_shell(tmp_path: Path):
     parts = Path(PARTS).resolve()
     shutil.unpack_archive(next((parts / "dist").glob("*.tar.gz")), tmp_path, filter="data")
     (clone,) = tmp_path.glob("throwstack-*/")
-    run = [command for command in commands(README) if command not in NOT_RUN]
+    run = [command for command in commands("\n".join([README, *MORE])) if command not in NOT_RUN]
     assert len(run) > 15
     variables = clean_environment(tmp_path, parts / "wheels")
     variables["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{variables['PATH']}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables' columns, held against docs/columns.md, the README and the reports that their values come from."""
+"""The tables' columns, held against docs/columns.md and the reports that their values come from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from throwstack.volatility.tables.frame_table import throwing_columns
 from throwstack.volatility.tables.thread_table import ThreadTable
 
 DOCS = Path(__file__).parents[3] / "docs/columns.md"
-README = Path(__file__).parents[3] / "README.md"
 FRAMES = throwing_columns(NameStyle.PLAIN, with_fpo=True, with_registers=True)
 THREADS = ThreadTable(NameStyle.PLAIN, with_fpo=True, unique=True).columns
 OF_FRAMES = {column.title for column in FRAMES} - {"Notes", "ETHREAD", "EPROCESS"}
@@ -63,14 +62,6 @@ def test_the_documentation_has_every_column_and_its_field(plugin: str, titles: l
     assert list(columns) == titles
     for path in filter(None, columns.values()):
         follow(kind, path)
-
-
-def test_the_readme_explains_the_columns_of_a_crash():
-    section = (
-        README.read_text("utf-8").partition("`windows.unhandled`, one row per stuck thread:")[2].partition("\n\n`")[0]
-    )
-    explained = re.findall("`([^`]+)`", " ".join(re.findall(r"^\| (`[^|]*`) \|", section, re.MULTILINE)))
-    assert explained == [column.title for column in CRASH_COLUMNS][4:]
 
 
 @pytest.mark.parametrize("columns", [CRASH_COLUMNS, FRAMES, THREADS], ids=["crashes", "frames", "threads"])
