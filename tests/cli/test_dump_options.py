@@ -46,3 +46,24 @@ def test_processes_by_name_where_a_command_looks_at_names(by_name: bool) -> None
 def test_page_files_are_files(tmp_path, capsys) -> None:
     assert main(["doctor", "MEMORY.DMP", "--page-file", str(tmp_path)]) == ExitStatus.WRONG_USAGE
     assert f"--page-file: {tmp_path} is not a file" in capsys.readouterr().err
+
+
+def test_directories_of_symbols_are_there(tmp_path, capsys) -> None:
+    gone = tmp_path / "gone"
+    assert main(["doctor", "MEMORY.DMP", "-s", str(gone)]) == ExitStatus.WRONG_USAGE
+    assert f"-s: there is no {gone}" in capsys.readouterr().err
+    path = f"{gone};{tmp_path};srv*{tmp_path / 'cache'}*https://example.org"
+    assert main(["report", str(tmp_path / "none.dmp"), "--symbol-path", path]) == ExitStatus.CANNOT
+    assert capsys.readouterr().err.splitlines() == [
+        f"throwstack report: --symbol-path: there is no directory {gone}",
+        f"throwstack report: {tmp_path / 'none.dmp'}: No such file or directory",
+    ]
+
+
+def test_a_dump_after_a_list_of_numbers_is_no_number(tmp_path, capsys) -> None:
+    dump = tmp_path / "MEMORY.DMP"
+    dump.touch()
+    assert main(["report", "--pid", "2564", str(dump)]) == ExitStatus.WRONG_USAGE
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage == "usage: throwstack report MEMORY.DMP [option ...]"
+    assert error.endswith(f"--pid: {dump} is a file, and no number: the dump goes before this option")

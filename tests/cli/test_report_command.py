@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import throwstack
 from tests.conftest import Forge
 from throwstack.cli.exit_status import ExitStatus
 from throwstack.cli.main import main
@@ -60,6 +61,7 @@ def test_1_when_the_process_that_was_asked_for_is_not_there(crashed: Path, capsy
 
 def test_2_when_the_dump_cannot_be_opened(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "MEMORY.DMP").write_bytes(b"MZ" * 5000)
+    (tmp_path / "isf").mkdir()
     assert main(arguments(tmp_path)) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -70,6 +72,7 @@ def test_2_when_the_dump_cannot_be_opened(tmp_path: Path, capsys: pytest.Capture
 def test_2_when_a_file_is_there_already_and_nothing_is_examined(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """It is said before the work, which may take minutes: there is not even a dump here."""
     (tmp_path / "report.json").write_text("kept", "utf-8")
+    (tmp_path / "isf").mkdir()
     assert main(arguments(tmp_path, "--json", str(tmp_path / "report.json"))) == 2
     assert "report.json is there already: --force overwrites it" in capsys.readouterr().err
     assert (tmp_path / "report.json").read_text("utf-8") == "kept"
@@ -152,9 +155,9 @@ def test_the_page_is_what_the_page_maker_gives(
     crashed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     maker = types.ModuleType("throwstack.report.page.report_page")
-    maker.page_of = lambda report: f"<html>{len(report.crashes)} crashes"  # type: ignore[attr-defined]
+    maker.page_of = lambda report, version: f"<html>{len(report.crashes)} crashes by {version}"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "throwstack.report.page", types.ModuleType("throwstack.report.page"))
     monkeypatch.setitem(sys.modules, "throwstack.report.page.report_page", maker)
     assert main(arguments(crashed, "--quiet", "--html", str(tmp_path / "report.html"))) == 0
-    assert (tmp_path / "report.html").read_text("utf-8") == "<html>2 crashes"
+    assert (tmp_path / "report.html").read_text("utf-8") == f"<html>2 crashes by {throwstack.__version__}"
     assert capsys.readouterr().out == ""

@@ -51,6 +51,7 @@ def elf(kind: int) -> bytes:
         (b"\x1f\x8b\x08" + bytes(30), FileKind.COMPRESSED),
         (b"EVF\x09\x0d\x0a\xff\x00\x01", FileKind.EXPERT_WITNESS),
         (b"MZ\x90\0" + bytes(0x1000), FileKind.EXECUTABLE),
+        (b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0", FileKind.PDB),
         (b"Opened log file 'x'\r\n0: kd> !process 0 0\r\n", FileKind.TEXT),
         ("\ufeffOpened log file".encode("utf-16-le"), FileKind.TEXT),
         ("Fehler: Gerät nicht gefunden\n".encode(), FileKind.TEXT),

@@ -254,7 +254,7 @@ def test_a_dump_cut_off_before_its_stacks_is_not_taken_for_another_kind(
     (tmp_path / "cut.dmp").write_bytes((out / "MEMORY.DMP").read_bytes()[:size])
     status, report = doctor(tmp_path / "cut.dmp", out / "isf")
     assert status == 2
-    assert any("behind the end of the file" in problem for problem in report["problems"])
+    assert any("after the end of the file" in problem for problem in report["problems"])
     assert any("copy it again" in advice for advice in report["advice"])
     said = " ".join(report["problems"] + report["advice"])
     assert "kernel's memory alone" not in said

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
@@ -151,8 +152,15 @@ def test_the_command(forged: Forge, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "there is no thread with TID 4" in capsys.readouterr().err
     (tmp_path / "file").touch()
     assert main([*arguments, "-o", str(tmp_path / "file")]) == ExitStatus.CANNOT
-    assert "file" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is not a directory" in capsys.readouterr().err
     logging.getLogger().setLevel(before)
+
+
+def test_a_dump_in_which_nobody_is_stuck(forged: Forge, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out, _ = forged("quiet")
+    arguments = ["minidump", str(out / "MEMORY.DMP"), "-s", str(out / "isf"), "-o", str(tmp_path), "--offline"]
+    assert main(arguments) == ExitStatus.NOTHING
+    assert "no thread is stuck on an unhandled exception: no minidump was written" in capsys.readouterr().err
 
 
 def test_a_word_that_selects_no_side_is_refused(opened: Dump, tmp_path: Path):
@@ -165,6 +173,6 @@ def test_a_disk_that_is_full_costs_the_file_and_is_said(opened: Dump, tmp_path: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("throwstack.volatility.minidumps.write_small", fails)
-    with pytest.raises(ThrowstackError, match="No space left on device"):
+    with pytest.raises(ThrowstackError, match=rf"^{re.escape(str(tmp_path))}/\S+: No space left on device"):
         list(opened.minidumps(tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -17,17 +17,18 @@ from throwstack.core.text import escape
 
 _STDOUT = Path("-")
 NAME = "doctor"
+USAGE = "%(prog)s MEMORY.DMP [option ...]"
 HELP = "say what a dump is good for"
 DESCRIPTION = """\
 Says what a file is, whether it is complete, which symbols it takes, how much of its processes can be read, and what to
-do next. Exit status: 0 when it can serve windows.unhandled, 3 when in part, 2 when not; 64 for wrong usage, 130 when
-interrupted.
+do next. Exit status: 0 when it can serve windows.unhandled, 3 when in part, 2 when not; with --dotnet, 1 when
+no process has .NET; 64 for wrong usage, 130 when interrupted.
 """
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
-    parser.add_argument("dump", metavar="MEMORY.DMP", type=Path)
+    parser.add_argument("dump", metavar="MEMORY.DMP", type=Path, help="the memory image")
     parser.add_argument(
         "--json", metavar="FILE", type=Path, help="write the findings as JSON; - is stdout, in place of the text"
     )

@@ -35,7 +35,9 @@ def _run(arguments: Sequence[str] | None) -> tuple[int, Iterable[str]]:
     parser.add_argument("--version", action="version", version=f"throwstack {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     for command in _COMMANDS:
-        of_command = commands.add_parser(command.NAME, help=command.HELP, description=command.DESCRIPTION)
+        of_command = commands.add_parser(
+            command.NAME, usage=command.USAGE, help=command.HELP, description=command.DESCRIPTION
+        )
         command.add_options(of_command)
         of_command.set_defaults(run=command.run, parser=of_command)
     # Volatility parses what comes after `vol`, `-h` too.

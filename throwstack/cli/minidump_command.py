@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from throwstack.minidump.minidump_report import MinidumpReport
 
 NAME = "minidump"
+USAGE = "%(prog)s MEMORY.DMP [option ...]"
 HELP = "write a minidump of each stuck process"
 DESCRIPTION = """\
 Writes a user-mode minidump of each process that has a thread stuck on an unhandled exception, which WinDbg, Visual
@@ -34,7 +35,7 @@ _MAX_SAID = 20
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
-    parser.add_argument("dump", metavar="MEMORY.DMP", type=Path)
+    parser.add_argument("dump", metavar="MEMORY.DMP", type=Path, help="the memory image")
     number = dump_options.identifier
     parser.add_argument(
         "--pid", metavar="PID", type=number, nargs="+", action="extend", default=[], help="only these processes"
@@ -60,6 +61,9 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     lines: list[str] = []
     missed: list[str] = []
     failed = 0
+    if options.output.exists() and not options.output.is_dir():
+        console.say(f"throwstack minidump: {escape(str(options.output), 1024)} is not a directory")
+        return ExitStatus.CANNOT, ()
     try:
         options.output.mkdir(parents=True, exist_ok=True)
         with (
@@ -96,6 +100,9 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
         return ExitStatus.CANNOT, lines
     for reason in missed[:_MAX_SAID]:
         console.say(f"throwstack minidump: {reason}")
+    if not lines:
+        stuck = "" if options.pid or missed else "no thread is stuck on an unhandled exception: "
+        console.say(f"throwstack minidump: {stuck}no minidump was written")
     if failed or missed:
         return ExitStatus.IN_PART, lines
     return (ExitStatus.DONE if lines else ExitStatus.NOTHING), lines

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from throwstack.report.dump_report import DumpReport
 
 NAME = "report"
+USAGE = "%(prog)s MEMORY.DMP [option ...]"
 HELP = "say who crashed, on what, and where: for a person, as text, page or JSON"
 DESCRIPTION = """\
 Finds the threads that are stuck on an unhandled exception, and says what was thrown, where, and why each thread is not
@@ -33,7 +34,7 @@ _STDOUT = Path("-")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments to `parser`."""
-    parser.add_argument("dump", metavar="MEMORY.DMP", type=Path)
+    parser.add_argument("dump", metavar="MEMORY.DMP", type=Path, help="the memory image")
     parser.add_argument(
         "--json",
         metavar="FILE",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from throwstack.scan.scan_settings import ScanSettings
 
 NAME = "scan"
+USAGE = "%(prog)s PATH [PATH ...] -o DIR [option ...]"
 HELP = "examine many dumps, into Parquet tables and a page"
 DESCRIPTION = """\
 Examines many dumps on all cores, or on a Dask cluster. The results in DIR are tables (dumps, crashes and frames, as
@@ -87,6 +88,9 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     from throwstack.core.errors import ThrowstackError  # noqa: PLC0415
     from throwstack.scan.part_store import PartStore  # noqa: PLC0415
 
+    if options.out.exists() and not options.out.is_dir():
+        _say(f"{options.out} is not a directory")
+        return ExitStatus.CANNOT, ()
     plan = _plan(options)
     if not plan.inputs:
         console.say("throwstack scan: there is no file to examine")
@@ -98,7 +102,8 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
         totals = write_results.write_results(plan.out, parts.records(dump.path for dump in plan.inputs))
     except ThrowstackError as error:
         console.say(f"throwstack scan: {escape(str(error), 1024)}")
-        console.say("throwstack scan: what is done is kept: run the same command again to go on")
+        if (plan.out / run_scan.PARTS).is_dir():
+            console.say("throwstack scan: what is done is kept: run the same command again to go on")
         return ExitStatus.CANNOT, ()
     except KeyboardInterrupt:
         console.say("throwstack scan: what is done is kept: run the same command again to go on")
@@ -107,7 +112,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
         missing = len(plan.inputs) - totals.dumps
         console.say(f"throwstack scan: {missing} records are not in {plan.out}: do all workers write there?")
         return ExitStatus.CANNOT, ()
-    lines = [*totals.lines(), f"results: {escape(str(options.out), 4096)}"]
+    lines = [*totals.lines(), f"the page of the crashes: {escape(str(options.out / write_results.PAGE), 4096)}"]
     return ExitStatus.NOTHING if totals.failed else ExitStatus.DONE, lines
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from throwstack.cli import console
+from throwstack.report.text import spelling
 
 if TYPE_CHECKING:
     from throwstack.scan.run_scan import ScanCount
@@ -77,9 +78,9 @@ def _as_text(count: ScanCount, seconds: float) -> str:
         words.append(f"{60 * rate:,.1f} a minute")
     if rate and left:
         words.append(f"{_duration(left / rate)} left")
-    words.append(f"{count.crashes:,} crashes")
+    words.append(spelling.count(count.crashes, "crash", "crashes"))
     if count.failed:
-        words.append(f"{count.failed:,} failed")
+        words.append(f"{count.failed:,} not examined")
     return ", ".join(words)
 
 

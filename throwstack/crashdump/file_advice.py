@@ -56,6 +56,7 @@ ADVICE = {
     FileKind.ARCHIVE: "unpack it first",
     FileKind.EXPERT_WITNESS: "convert it to a raw image first (ewfexport)",
     FileKind.EXECUTABLE: "this is a program, not a memory image",
+    FileKind.PDB: "these are symbols, not a memory image: name its directory with --symbol-path, beside the image",
     FileKind.TEXT: "this is text, not a memory image",
 }
 """What to do, for each kind in which no memory can be looked for."""

@@ -14,6 +14,7 @@ Where each magic number is from:
   copy at its start; VMDK: magic numbers in block/vmdk.c of QEMU, and the descriptor in VMware's specification 1.1;
   QCOW2: docs/interop/qcow2.txt of QEMU; VMA (Proxmox): VMA_MAGIC in backup/c_vma.py of dissect.hypervisor
 - AFF4: AFF4_CONTAINER_DESCRIPTION in aff4/lexicon.h of c-aff4, which writes it as the first file of its ZIP
+- PDB: the MSF superblock in llvm/docs/PDB/MsfFile.rst of LLVM
 - tar: the field magic of a ustar header (POSIX.1, pax)
 """
 
@@ -53,6 +54,7 @@ class FileKind(Enum):
     ARCHIVE = "archive"
     EXPERT_WITNESS = "Expert Witness (E01) image"
     EXECUTABLE = "program"
+    PDB = "PDB"
     TEXT = "text file"
     RAW = "raw image, or something unknown"
 
@@ -99,6 +101,7 @@ _MAGIC = (
     (b"MSCF", FileKind.ARCHIVE),
     (b"EVF\x09\x0d\x0a\xff\x00", FileKind.EXPERT_WITNESS),
     (b"MZ", FileKind.EXECUTABLE),
+    (b"Microsoft C/C++ MSF 7.00", FileKind.PDB),
 )
 _DETAILS = {
     b"vhdxfile": " (VHDX)",

@@ -193,7 +193,7 @@ def _routes(routes: Routes) -> dict[str, Any]:
 def _completeness(extent: Extent) -> str:
     if not extent.missing:
         return "complete"
-    return f"{_megabytes(extent.missing)} ({extent.missing_share:.1%}) behind the end of the file: truncated"
+    return f"{_megabytes(extent.missing)} ({extent.missing_share:.1%}) after the end of the file: truncated"
 
 
 def _megabytes(pages: int) -> str:

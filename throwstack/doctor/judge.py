@@ -54,7 +54,7 @@ def judge_extent(report: DoctorReport) -> None:
     if report.extent is not None and report.is_cut_off:
         if report.verdict is DoctorVerdict.SERVES:
             report.verdict = DoctorVerdict.IN_PART
-        report.problems.append(f"{report.extent.missing_share:.1%} of the memory is behind the end of the file")
+        report.problems.append(f"{report.extent.missing_share:.1%} of the memory is after the end of the file")
         report.advice.append("the dump was cut off: copy it again; what is there is used, but threads may be missing")
 
 

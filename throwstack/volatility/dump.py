@@ -35,7 +35,7 @@ from throwstack.volatility.cxr import FilesNeeded, stacks_of
 from throwstack.volatility.machine_report import machine_report
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.minidumps import MinidumpOrder, minidumps
+from throwstack.volatility.minidumps import CannotWrite, MinidumpOrder, minidumps
 from throwstack.volatility.objects.machine_name import machine_name
 from throwstack.volatility.open_machine import examination, isf_of, open_machine
 from throwstack.volatility.opening.open_image import BadSymbols, CannotOpen, symbol_directories
@@ -246,6 +246,8 @@ class Dump:
             with examination():
                 yield
         except ThrowstackError as error:
+            if isinstance(error.__cause__, CannotWrite):  # of the caller's disk, and not of the image
+                raise error.__cause__ from None
             message = f"{self._name}: {escape(str(error), WHOLE)}"
             raise type(error)(message) from error
 

@@ -25,6 +25,7 @@ from throwstack.minidump.write_minidump import Written, write_full, write_small
 from throwstack.report.crash_report import CrashReport
 from throwstack.report.dump_report import MachineReport
 from throwstack.report.frame_report import WHOLE
+from throwstack.report.text.dump_lines import unexamined_text, warning_text
 from throwstack.volatility.crashes import crash_of
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
@@ -83,9 +84,9 @@ def minidumps(
         yield _guarded(machine, contents, subject, order)
     if order.on_miss is not None:
         for warning in survey.record.warnings:
-            order.on_miss(warning.text)
+            order.on_miss(warning_text(warning))
         for process_left_out in survey.record.unexamined:
-            order.on_miss(process_left_out.reason)
+            order.on_miss(unexamined_text(process_left_out))
     rest = [pid for pid in order.pids if pid not in written]
     if not rest or order.tids:
         return

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from throwstack.report.crash_order import is_stuck
-from throwstack.report.dump_report import Deadlock, DumpReport, MachineReport, ReportWarning
+from throwstack.report.dump_report import Deadlock, DumpReport, MachineReport, ReportWarning, UnexaminedProcess
 from throwstack.report.module_report import NamesFrom
 from throwstack.report.text.spelling import count, duration, time
 from throwstack.report.text.text_lines import Line, Tone
@@ -95,10 +95,10 @@ def deadlock_lines(deadlocks: tuple[Deadlock, ...]) -> Iterator[Line]:
 
 def warning_lines(report: DumpReport) -> Iterator[Line]:
     """Yield why crashes may be hidden, and what was asked for and is not there; nothing if there is nothing to say."""
-    missing = [_warning(warning) for warning in report.warnings if not warning.may_hide_crash]
-    hidden = [_warning(warning) for warning in report.warnings if warning.may_hide_crash]
+    missing = [warning_text(warning) for warning in report.warnings if not warning.may_hide_crash]
+    hidden = [warning_text(warning) for warning in report.warnings if warning.may_hide_crash]
     yield from _listed("Not found", missing)
-    yield from _listed("Why crashes may be hidden", [*_unexamined(report), *hidden])
+    yield from _listed("Why crashes may be hidden", [*map(unexamined_text, report.unexamined), *hidden])
 
 
 def _listed(title: str, texts: Sequence[str]) -> Iterator[Line]:
@@ -121,14 +121,14 @@ def _named(report: DumpReport) -> str:
     return f"{count(len(modules), 'module')} named: {', '.join(parts)}{end}."
 
 
-def _unexamined(report: DumpReport) -> Iterator[str]:
-    for process in report.unexamined:
-        who = process.name or "a process"
-        pid = "" if process.pid is None else f" ({process.pid})"
-        yield f"{who}{pid} was not examined: {process.reason}"
+def unexamined_text(process: UnexaminedProcess) -> str:
+    """Return which process was not examined, and why."""
+    pid = "" if process.pid is None else f" ({process.pid})"
+    return f"{process.name or 'a process'}{pid} was not examined: {process.reason}"
 
 
-def _warning(warning: ReportWarning) -> str:
+def warning_text(warning: ReportWarning) -> str:
+    """Return a warning with the process and the thread that it is about, if any."""
     who = "" if warning.pid is None else f"process {warning.pid}"
     who += "" if warning.tid is None else f"{', ' if who else ''}thread {warning.tid}"
     return f"{who}: {warning.text}" if who else warning.text
