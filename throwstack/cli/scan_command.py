@@ -93,7 +93,8 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
         return ExitStatus.CANNOT, ()
     plan = _plan(options)
     if not plan.inputs:
-        console.say("throwstack scan: there is no file to examine")
+        deeper = "" if options.recursive else "; --recursive searches directories inside directories as well"
+        _say(f"there is no file to examine{deeper}")
         return ExitStatus.CANNOT, ()
     try:
         with progress_display(is_quiet=options.quiet, as_json=options.json_progress) as watch:

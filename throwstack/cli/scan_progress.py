@@ -96,7 +96,8 @@ def _bar() -> Iterator[Watch]:
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415
 
     begun = time.monotonic()
-    with Progress(BarColumn(24), TextColumn("{task.description}", markup=False), console=Console(stderr=True)) as shown:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(None))  # the bar has what the text leaves
+    with Progress(*columns, console=Console(stderr=True), expand=True) as shown:
         bar = shown.add_task("starting the workers", total=None)
 
         def watch(count: ScanCount) -> None:
