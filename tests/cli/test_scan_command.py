@@ -66,7 +66,10 @@ def test_all_dumps_examined_is_success(forged: Forge, tmp_path, capsys):
 
 def test_nothing_to_scan(tmp_path, capsys):
     assert main(["scan", str(tmp_path), "-o", str(tmp_path / "out")]) == 2
-    assert capsys.readouterr().err == "throwstack scan: there is no file to examine\n"
+    said = "throwstack scan: there is no file to examine"
+    assert capsys.readouterr().err == f"{said}; --recursive searches directories inside directories as well\n"
+    assert main(["scan", str(tmp_path), "-o", str(tmp_path / "out"), "--recursive"]) == 2
+    assert capsys.readouterr().err == f"{said}\n"
     assert not (tmp_path / "out").exists()
 
 
