@@ -81,3 +81,20 @@ def test_what_the_budget_did_not_allow_is_asked_again_later() -> None:
     found = runtime.methods.at(main)
     assert found is not None
     assert found.name == "Shop.Program.Main"
+
+
+def test_searches_of_stacks_full_of_pointers_together_end_within_the_process_s_budget() -> None:
+    """1 MB of words that lead to 131,072 different places, none of which is an object: each search counts 32,768."""
+    process = ForgedRuntime(Style.ABSOLUTE)
+    area, size, object_at = 0x41000000, 1 << 20, process.exception("Shop.OrderException", "found")
+    process.place(area, bytes(size))
+    process.place(STACK, b"".join((area + at).to_bytes(8, "little") for at in range(0, size, 8)))
+    process.word(STACK + size - 8, object_at)
+    runtime = process.runtime()
+    assert [found.exception.address for found in runtime.exceptions_on_stack(STACK, STACK + size)] == [object_at]
+    before = runtime._memory.left
+    for _ in range(BUDGETS.managed.process // BUDGETS.managed.thread):
+        runtime._memory.begin()
+        runtime._memory.spend(runtime._memory.left)
+    assert runtime.exceptions_on_stack(STACK, STACK + size) == ()
+    assert BUDGETS.managed.thread - before >= size // 8 // 4

@@ -201,13 +201,15 @@ def _recorded(
     """
     code, stack = thread.code, thread.stack
     kept = [found for found in code.exceptions_in_flight(thread.tid) if _may_be_of(found, exception)]
+    on_stack: Sequence[ManagedException] | None = None
     for thrower in throwers:
         by_runtime = next((found for found in kept if _is_tied(found, thrower, exception)), None)
         if by_runtime is not None:
             return by_runtime, ""
         if not is_innermost:
-            low = max(stack.limit, min(exception.frame_sp, exception.context.registers.sp))
-            on_stack = code.exceptions_on_stack(low, stack.base)
+            if on_stack is None:
+                low = max(stack.limit, min(exception.frame_sp, exception.context.registers.sp))
+                on_stack = code.exceptions_on_stack(low, stack.base)
             passed = [found for found in on_stack if has_passed(found, thrower) and _may_be_of(found, exception)]
             is_fault = exception.record.code not in {CLR, CLR_OLD}
             fitting = [found for found in passed if is_fault or _has_hresult(found, exception)]
