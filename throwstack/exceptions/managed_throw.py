@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING
 
 from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.frames import Frame, StackBounds, Trust, Walk
+from throwstack.core.text import escape
 from throwstack.dispatch.raisers import is_raiser
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.clr import CLR, CLR_OLD, FAIL_FAST
 from throwstack.exceptions.model import ManagedThrow
 from throwstack.managed.process_code import DYNAMIC, ManagedCode
+from throwstack.managed.runtime_module import is_runtime
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import SymbolKind, Symbols
 
@@ -67,6 +69,8 @@ _CLASSES: dict[int, tuple[str, ...]] = {
 }
 """The classes that the runtime makes of a fault, by the record's code (rexcep.h, MapWin32FaultToCOMPlusException)."""
 _MAX_STUBS, _MAX_LOST = 4, 16
+_RAISED_BY = 4
+"""Which parameter of a CLR exception is the base of the runtime that raised it."""
 _MAX_ALIKE = 1
 """A recorded ip is the return address, or one byte less."""
 
@@ -100,6 +104,9 @@ def managed_throw(
     runtime = code.runtime
     if runtime is None:
         return _without_runtime(thread, exception, walk)
+    other = _other_runtime(code, exception.record)
+    if other:
+        return ManagedThrow(None, f"another runtime of the process raised it, {other}, of which nothing is read")
     plain = ManagedThrow(None, "", "", runtime.version, runtime.is_experimental)
     throwers = innermost_managed(symbols, walk.frames)
     if exception.record.code == FAIL_FAST:
@@ -116,6 +123,20 @@ def managed_throw(
         return found
     is_whole = all(has_passed(found.exception, frame) for frame in throwers if _has_lost_name(thread, frame))
     return found if is_whole else replace(plain, reason=_BEYOND)
+
+
+def _other_runtime(code: ManagedCode, record: ExceptionRecord) -> str:
+    """Return the file name of the runtime that raised a CLR exception, if it is another one than that which is read.
+
+    A process may have several: .NET that loads a COM server written for .NET Framework. The last of the five parameters
+    is the base of the runtime that raised the exception (dotnet/runtime, excep.cpp, MarkAsThrownByUs).
+    """
+    if record.code != CLR or len(record.parameters) <= _RAISED_BY:
+        return ""
+    image = code.image_at(record.parameters[_RAISED_BY])
+    if image is None or code.is_in_runtime(image.base) or not is_runtime(image):
+        return ""
+    return escape(image.module.name)
 
 
 def _has_lost_name(thread: ManagedThread, frame: Frame) -> bool:
