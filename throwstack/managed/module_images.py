@@ -30,7 +30,7 @@ _MAX_STRUCTURES = 1500
 _MAX_FOUND = 8
 _MAX_KEPT_WAYS = 8
 _WORDS_A_PLACE, _PLACES_AN_IMAGE = 16, 16
-"""How many words that may lead to an image cost as much as a place, and how many places the headers of an image cost."""
+"""How many words that may lead to an image cost as much as a place, and how many places an image's headers cost."""
 _IS_LAID_OUT = 1
 _FLAT_ALIGNMENT = 16
 
