@@ -115,6 +115,16 @@ def test_an_object_that_has_recorded_another_stack_is_taken_for_the_innermost_by
     assert message_of(scene.of(walk, is_innermost=False)) is None
 
 
+def test_an_object_whose_recorded_stack_is_lost_is_tied_by_its_hresult_alone_as_well() -> None:
+    scene = Scene()
+    lost = scene.process.exception("Shop.OrderException", "no stack", 0x80131601, _stackTrace=0x44440000)
+    scene.process.thread(TID, lost)
+    found = scene.of(walk_of((RAISER, SECOND - 0x100), (scene.run, SECOND)))
+    assert message_of(found) == "no stack"
+    assert found is not None
+    assert "HRESULT alone" in found.tie
+
+
 def test_a_fault_is_managed_only_if_an_object_has_recorded_its_frame() -> None:
     scene = Scene()
     scene.process.thread(TID, scene.thrown("null", (scene.run, SECOND), kind=NULL))

@@ -181,7 +181,7 @@ def _of_throw(
         return replace(plain, exception=found, tie=tie)
     last, reason = thread.code.last_thrown(thread.tid)
     if last is not None and is_innermost and _has_hresult(last, exception):
-        return replace(plain, exception=last, tie=_BY_HRESULT if last.stack and throwers else "")
+        return replace(plain, exception=last, tie=_BY_HRESULT if throwers else "")
     return replace(plain, reason=reason or _NOT_TIED)
 
 
