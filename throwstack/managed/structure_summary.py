@@ -170,7 +170,7 @@ def without_data(reason: str, names: Iterable[str] = ()) -> str:
 
     `names` are those that may be in it and look like words of ours: `secret plan.exe`.
     """
-    for name in sorted(filter(None, names), key=len, reverse=True):
+    for name in sorted({*names} - {"", *_OURS}, key=len, reverse=True):
         reason = reason.replace(name, "…")
     return " ".join(_plain(word) for word in reason.split())
 
