@@ -324,3 +324,20 @@ def test_on_net_9_and_later_environment_failfast_s_own_frames_have_what_it_was_g
         thrown = scene.of(walk, code=0x80131623)
         assert thrown is not None
         assert (thrown.given and thrown.given.message) == found
+
+
+@pytest.mark.parametrize("lost", ["own", "caller", "all", "rest of the walk"])
+def test_where_names_are_lost_no_string_of_the_program_is_taken_for_what_failfast_was_given(lost: str) -> None:
+    """FailFast(null): a method of the program has a string beside a null in its frame, and its code's page is absent."""
+    scene = Scene()
+    process = scene.process
+    own = compile_method(process, process.types["System.Environment"].methods["FailFast"], 3) + 0x10
+    process.thread(TID)
+    process.word(SECOND + 0x240, process.string("the secret"))
+    frames = [(RAISER, SECOND), (RUNTIME + 0x10, SECOND + 0x40), (own, SECOND + 0x100), (scene.run, SECOND + 0x200)]
+    for place in {"own": [own], "caller": [scene.run], "all": [own, scene.run, scene.main]}.get(lost, []):
+        del process.pages[place & -PAGE_SIZE]
+    walk = walk_of(*frames[:2]) if lost == "rest of the walk" else walk_of(*frames, (scene.main, SECOND + 0x300))
+    found = scene.of(walk, code=0x80131623)
+    assert found is not None
+    assert found.given is None

@@ -110,7 +110,7 @@ def managed_throw(
     plain = ManagedThrow(None, "", "", runtime.version, runtime.is_experimental)
     throwers = innermost_managed(symbols, walk.frames)
     if exception.record.code == FAIL_FAST:
-        high = _caller_of_environment(symbols, walk.frames) or stack.base
+        high = min(_end_of_environment(thread, walk.frames), stack.base)
         return replace(plain, given=code.fail_fast_arguments(exception.context.registers.sp, high))
     if exception.record.code in {CLR, CLR_OLD}:
         found: ManagedThrow | None = _of_throw(thread, exception, throwers, plain, is_innermost=is_innermost)
@@ -145,13 +145,19 @@ def _has_lost_name(thread: ManagedThread, frame: Frame) -> bool:
     return not name.symbol and bool(name.reason)
 
 
-def _caller_of_environment(symbols: Symbols, frames: Sequence[Frame]) -> int:
-    """Return the stack pointer of the innermost managed frame that is no method of System.Environment, 0 if none."""
-    for frame in frames:
-        name = name_of(symbols, frame)
-        if name.kind is SymbolKind.CLR and name.module != DYNAMIC and not name.symbol.startswith(_ENVIRONMENT):
+def _end_of_environment(thread: ManagedThread, frames: Sequence[Frame]) -> int:
+    """Return the stack pointer of the innermost managed frame that may be of no method of System.Environment.
+
+    Such a frame has strings of its own. Where names are lost, it is that of the first frame that may be managed; the
+    innermost one is of what raises.
+    """
+    for frame in frames[1:]:
+        name = name_of(thread.symbols, frame)
+        is_lost = not name.symbol and (bool(name.reason) or thread.code.image_at(frame.ip) is None)
+        is_other = name.kind is SymbolKind.CLR and name.module != DYNAMIC and not name.symbol.startswith(_ENVIRONMENT)
+        if is_lost or is_other:
             return frame.sp
-    return 0
+    return frames[-1].sp
 
 
 def _without_runtime(thread: ManagedThread, exception: SavedException, walk: Walk) -> ManagedThrow | None:
