@@ -328,7 +328,7 @@ def test_on_net_9_and_later_environment_failfast_s_own_frames_have_what_it_was_g
 
 @pytest.mark.parametrize("lost", ["own", "caller", "all", "rest of the walk"])
 def test_where_names_are_lost_no_string_of_the_program_is_taken_for_what_failfast_was_given(lost: str) -> None:
-    """FailFast(null): a method of the program has a string beside a null in its frame, and its code's page is absent."""
+    """FailFast(null): a method of the program has a string beside a null in its frame; pages of code are lost."""
     scene = Scene()
     process = scene.process
     own = compile_method(process, process.types["System.Environment"].methods["FailFast"], 3) + 0x10
