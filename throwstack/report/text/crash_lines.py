@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from throwstack.core.text import in_quotes, with_marked_quotes
 from throwstack.report.crash_report import CrashReport, ExceptionReport
 from throwstack.report.frame_report import FrameReport, WalkReport
 from throwstack.report.key_frames import program_frame, thrown_frame
@@ -68,8 +69,9 @@ def _summary(crash: CrashReport) -> Iterator[Line]:
     exception = crash.exception
     if exception is not None:
         yield labelled("What", exception.title or f"exception {exception.code:08x}", Tone.HEADING)
-        if exception.message and exception.message not in exception.title:
-            yield below(f'"{exception.message}"')
+        message = exception.message
+        if message and message not in exception.title and with_marked_quotes(message) not in exception.title:
+            yield below(in_quotes(message))
     if crash.thrown_at:
         yield labelled("Where", _with_source(crash.thrown_at, thrown_frame(crash)))
         program = program_frame(crash)
@@ -77,7 +79,7 @@ def _summary(crash: CrashReport) -> Iterator[Line]:
             yield below(f"for {_with_source(program.name, program)}")
     yield labelled("Stuck", _stuck(crash))
     if crash.box_text:
-        yield below(f'shows the box "{crash.box_text}"')
+        yield below(f"shows the box {in_quotes(crash.box_text)}")
     if crash.signature is not None:
         yield labelled("Signature", str(crash.signature))
 
