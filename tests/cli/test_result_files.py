@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,19 @@ def test_the_file_may_be_read_as_any_new_file(tmp_path: Path):
 def test_half_a_surrogate_pair_does_not_end_the_writing(tmp_path: Path):
     write(tmp_path / "a", "\ud800", force=False)
     assert (tmp_path / "a").read_text("ascii") == r"\ud800"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="devices and pipes of POSIX")
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path):
+    """`--json /dev/stdout`, or `>(gzip)` of a shell. With --force, /dev/null would else become a file."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text("utf-8")))
+    reader.start()
+    check(pipe, force=False)
+    write(pipe, "one\n", force=False)
+    reader.join()
+    assert read == ["one\n"]
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]

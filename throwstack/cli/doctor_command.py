@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     file = None if options.json in (None, _STDOUT) else options.json
     try:
         if file is not None:
-            result_files.check(file, force=options.force)
+            result_files.check_all([file], (options.dump, *options.page_file), force=options.force)
         status, values, lines = (_dotnet if options.dotnet else _whole)(options)
         text = "" if options.json is None else json.dumps(values(), indent=2)
         if file is not None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 
 from throwstack.core.errors import ThrowstackError
@@ -18,9 +20,24 @@ class CannotWrite(ThrowstackError):
     """A file for results cannot be written; the message names it and says why."""
 
 
+def check_all(paths: Sequence[Path], inputs: Iterable[Path], *, force: bool) -> None:
+    """Raise CannotWrite if `check` does for one of `paths`, if two are one file, or if one is among `inputs`."""
+    for path in paths:
+        check(path, force=force)
+        if any(_is_same(path, given) for given in inputs):
+            message = f"{escape(str(path), _LONGEST)} is what is to be examined"
+            raise CannotWrite(message)
+    for first, second in combinations(paths, 2):
+        if _is_same(first, second) or first.resolve() == second.resolve():
+            message = f"{escape(str(first), _LONGEST)} is named for two results"
+            raise CannotWrite(message)
+
+
 def check(path: Path, *, force: bool) -> None:
     """Raise CannotWrite if the file `path` is there already and `force` is not given, or if it cannot be made."""
     name = escape(str(path), _LONGEST)
+    if _is_stream(path):
+        return
     if path.is_dir():
         message = f"{name} is a directory"
     elif not force and os.path.lexists(path):
@@ -38,9 +55,14 @@ def write(path: Path, text: str, *, force: bool) -> None:
     """Write `text` to the file `path`; raise CannotWrite if that fails.
 
     The text is written to a file beside it that then gets its name: a reader sees all of it or nothing, and so does the
-    disk if it is full. Without `force`, a file that has appeared meanwhile is left alone.
+    disk if it is full. Without `force`, a file that has appeared meanwhile is left alone. A device or pipe, such as
+    /dev/stdout, is written to as it is: no file takes its name.
     """
     try:
+        if _is_stream(path):
+            with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
+                stream.write(text)
+            return
         handle, name = tempfile.mkstemp(prefix=".throwstack-", dir=path.parent)
         made = Path(name)
         try:
@@ -54,6 +76,18 @@ def write(path: Path, text: str, *, force: bool) -> None:
     except OSError as error:
         message = f"{escape(str(path), _LONGEST)}: {error.strerror or error}"
         raise CannotWrite(message) from error
+
+
+def _is_stream(path: Path) -> bool:
+    """Say whether `path` is there and is neither a file nor a directory: a device, a pipe, `>(gzip)` of a shell."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second) and not _is_stream(first)
+    except OSError:  # one of them is not there
+        return False
 
 
 def _rename(made: Path, path: Path, *, force: bool) -> None:

@@ -82,7 +82,7 @@ def rendered(line: Line, style: TextStyle) -> Iterator[str]:
 
 
 def _folded(text: str, indent: int, width: int) -> Iterator[str]:
-    """Yield `text` in pieces that fit, all but the first begin with `indent`. Each character is looked at a few times."""
+    """Yield `text` in pieces that fit, all but the first begin with `indent`."""
     start, at = "", 0
     while (fits := _fitting(text, at, width - len(start))) < len(text):
         end = at + _break(text[at:fits])
