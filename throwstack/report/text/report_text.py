@@ -41,7 +41,7 @@ def _lines(report: DumpReport, style: TextStyle) -> Iterator[Line]:
         yield from further_commands(crash, report.file.name)
         if last[id(processes[index])] == index:
             yield from _of_process(processes[index], style)
-    yield from deadlock_lines(report.deadlocks)
+    yield from deadlock_lines(report.deadlocks, report.file.name)
     yield from warning_lines(report)
     yield from symbol_lines(report)
 
