@@ -88,7 +88,8 @@ def deadlock_lines(deadlocks: tuple[Deadlock, ...], file: str) -> Iterator[Line]
             who = f"  {name} ({thread.pid}), thread {thread.tid}"
             yield Line(f"{who} waits for {thread.waits_for or 'the next'}", Tone.PLAIN, 6)
         if deadlock.waiting:
-            yield Line(f"  and {count(deadlock.waiting, 'more thread')} wait behind them", Tone.FAINT)
+            verb = "waits" if deadlock.waiting == 1 else "wait"
+            yield Line(f"  and {count(deadlock.waiting, 'more thread')} {verb} for one of them", Tone.FAINT)
         yield Line()
     yield Line(f"  Their stacks: vol -f {argument(file)} windows.stackwalk --pid PID", Tone.FAINT)
 

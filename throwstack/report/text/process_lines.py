@@ -129,7 +129,8 @@ def other_thread_lines(process: ProcessReport, style: TextStyle) -> Iterator[Lin
 def _group(group: ThreadGroup, process: ProcessReport, style: TextStyle) -> Iterator[Line]:
     tids = group.tids if style.all_threads else group.tids[:_MAX_TIDS]
     more = f" and {len(group.tids) - len(tids)} more" if len(tids) < len(group.tids) else ""
-    named = f"{', '.join(f'{tid:x}' for tid in tids)}{more}"
+    # In decimal, as an option --tid reads them: 2908 can be either, and would name another thread.
+    named = f"{', '.join(map(str, tids))}{more}"
     state = " ".join(filter(None, (group.state, group.wait_reason)))
     calls = "" if style.all_threads else calls_of(group)
     yield Line(f"  {named}: {state}{', ' if state and calls else ''}{calls}", Tone.PLAIN, 6, 2 + len(named))
