@@ -141,6 +141,12 @@ def test_a_defect_of_ours_does_not_end_as_if_nobody_were_stuck(capsys):
     assert "\x1b" not in err
 
 
+@pytest.mark.parametrize("command", ["report", "doctor"])
+def test_a_path_that_no_file_can_have(command, capsys):
+    assert main([command, "a\0b"]) == 2
+    assert capsys.readouterr().err.startswith(f"throwstack {command}: a\\x00b: this can be no file's path")
+
+
 def test_ctrl_c_ends_a_command_with_one_line(capsys):
     """What is being made is removed on the way out."""
     on_the_way = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from throwstack.cli.result_files import CannotWrite, check, write
+from throwstack.cli.result_files import CannotWrite, check, check_all, write
 
 
 def test_a_file_that_can_be_made(tmp_path: Path):
@@ -71,3 +71,9 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path):
     assert read == ["one\n"]
     assert pipe.is_fifo()
     assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have(tmp_path: Path, name: str):
+    with pytest.raises(CannotWrite, match=name[:1]):
+        check_all([tmp_path / name], [tmp_path / "MEMORY.DMP"], force=True)

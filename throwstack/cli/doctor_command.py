@@ -54,6 +54,11 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     except OSError as error:
         console.say(f"throwstack doctor: {escape(str(options.dump), 1024)}: {error.strerror or error}")
         return ExitStatus.CANNOT, ()
+    except ValueError as error:
+        if "\0" not in str(options.dump):
+            raise
+        console.say(f"throwstack doctor: {escape(str(options.dump), 1024)}: this can be no file's path: {error}")
+        return ExitStatus.CANNOT, ()
     except result_files.CannotWrite as error:
         console.say(f"throwstack doctor: {error}")
         return ExitStatus.CANNOT, ()

@@ -23,7 +23,11 @@ class CannotWrite(ThrowstackError):
 def check_all(paths: Sequence[Path], inputs: Iterable[Path], *, force: bool) -> None:
     """Raise CannotWrite if `check` does for one of `paths`, if two are one file, or if one is among `inputs`."""
     for path in paths:
-        check(path, force=force)
+        try:
+            check(path, force=force)
+        except OSError as error:  # too long a name
+            message = f"{escape(str(path), _LONGEST)}: {error.strerror or error}"
+            raise CannotWrite(message) from error
         if any(_is_same(path, given) for given in inputs):
             message = f"{escape(str(path), _LONGEST)} is what is to be examined"
             raise CannotWrite(message)
@@ -36,6 +40,9 @@ def check_all(paths: Sequence[Path], inputs: Iterable[Path], *, force: bool) -> 
 def check(path: Path, *, force: bool) -> None:
     """Raise CannotWrite if the file `path` is there already and `force` is not given, or if it cannot be made."""
     name = escape(str(path), _LONGEST)
+    if "\0" in str(path):
+        message = f"{name} can be no file's name"
+        raise CannotWrite(message)
     if _is_stream(path):
         return
     if path.is_dir():
@@ -86,7 +93,7 @@ def _is_stream(path: Path) -> bool:
 def _is_same(first: Path, second: Path) -> bool:
     try:
         return first.samefile(second) and not _is_stream(first)
-    except OSError:  # one of them is not there
+    except (OSError, ValueError):  # one of them is not there, or can be no file
         return False
 
 
