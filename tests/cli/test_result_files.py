@@ -36,6 +36,16 @@ def test_force_overwrites(tmp_path: Path):
     assert target.read_text("utf-8") == "new"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links of POSIX")
+def test_force_overwrites_what_a_link_leads_to(tmp_path: Path):
+    (tmp_path / "old.json").write_text("old", "utf-8")
+    (tmp_path / "link").symlink_to("old.json")
+    check(tmp_path / "link", force=True)
+    write(tmp_path / "link", "new", force=True)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "old.json").read_text("utf-8") == "new"
+
+
 def test_a_file_that_has_appeared_during_the_work_is_left_alone(tmp_path: Path):
     target = tmp_path / "late.json"
     target.write_text("another's", "utf-8")

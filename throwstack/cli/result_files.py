@@ -49,10 +49,10 @@ def check(path: Path, *, force: bool) -> None:
         message = f"{name} is a directory"
     elif not force and os.path.lexists(path):
         message = f"{name} is there already: --force overwrites it"
-    elif not path.parent.is_dir():
-        message = f"{escape(str(path.parent), _LONGEST)} is not a directory"
-    elif not os.access(path.parent, os.W_OK):
-        message = f"{escape(str(path.parent), _LONGEST)} cannot be written to"
+    elif not (parent := _overwritten(path).parent).is_dir():
+        message = f"{escape(str(parent), _LONGEST)} is not a directory"
+    elif not os.access(parent, os.W_OK):
+        message = f"{escape(str(parent), _LONGEST)} cannot be written to"
     else:
         return
     raise CannotWrite(message)
@@ -70,6 +70,7 @@ def write(path: Path, text: str, *, force: bool) -> None:
             with path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
                 stream.write(text)
             return
+        path = _overwritten(path)
         handle, name = tempfile.mkstemp(prefix=".throwstack-", dir=path.parent)
         made = Path(name)
         try:
@@ -88,6 +89,14 @@ def write(path: Path, text: str, *, force: bool) -> None:
 def _is_stream(path: Path) -> bool:
     """Say whether `path` is there and is neither a file nor a directory: a device, a pipe, `>(gzip)` of a shell."""
     return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _overwritten(path: Path) -> Path:
+    """Return the file that is overwritten: that to which a link leads, so that the link stays.
+
+    Example: /dev/stdout is a link to a file after `> file`, and nobody wants it replaced.
+    """
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def _is_same(first: Path, second: Path) -> bool:
