@@ -17,6 +17,7 @@ from throwstack.report.text.process_lines import process_lines
 from throwstack.report.text.register_lines import register_lines
 from throwstack.report.text.spelling import (
     address,
+    argument,
     both_bases,
     count,
     duration,
@@ -184,4 +185,6 @@ def further_commands(crash: CrashReport, file: str) -> Iterator[Line]:
     commands = debugger_commands(crash)
     if commands:
         yield labelled("In WinDbg", "; ".join(commands))
-    yield labelled("Also", f"throwstack minidump {file} --pid {crash.pid}   a minidump of this process, to attach")
+    yield labelled(
+        "Also", f"throwstack minidump {argument(file)} --pid {crash.pid}   a minidump of this process, to attach"
+    )
