@@ -123,6 +123,30 @@ def test_a_file_that_cannot_be_read(tmp_path, capsys):
     assert capsys.readouterr().err == f"throwstack doctor: {tmp_path}/a\\x1b[31mb: No such file or directory\n"
 
 
+def test_a_defect_of_ours_does_not_end_as_if_nobody_were_stuck(capsys):
+    """Python ends with 1 after an exception. That would say: examined, and nobody is stuck."""
+
+    def lines():
+        yield "MEMORY.DMP"
+        message = "too \x1b[31mdeep"
+        raise RecursionError(message)
+
+    assert console.run("throwstack report", lambda: (0, lines())) == 2
+    out, err = capsys.readouterr()
+    assert out == "MEMORY.DMP\n"
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-1] == (
+        "throwstack report: unexpected RecursionError: too \\x1b[31mdeep: a defect of throwstack"
+    )
+    assert "\x1b" not in err
+
+
+@pytest.mark.parametrize("command", ["report", "doctor"])
+def test_a_path_that_no_file_can_have(command, capsys):
+    assert main([command, "a\0b"]) == 2
+    assert capsys.readouterr().err.startswith(f"throwstack {command}: a\\x00b: this can be no file's path")
+
+
 def test_ctrl_c_ends_a_command_with_one_line(capsys):
     """What is being made is removed on the way out."""
     on_the_way = []

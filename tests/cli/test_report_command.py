@@ -161,3 +161,31 @@ def test_the_page_is_what_the_page_maker_gives(
     assert main(arguments(crashed, "--quiet", "--html", str(tmp_path / "report.html"))) == 0
     assert (tmp_path / "report.html").read_text("utf-8") == f"<html>2 crashes by {throwstack.__version__}"
     assert capsys.readouterr().out == ""
+
+
+def test_the_page_on_standard_output_is_all_that_is_there(crashed: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(arguments(crashed, "--html", "-")) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("<!doctype html>")
+    assert printed.endswith("</html>\n")
+
+
+def test_two_results_cannot_be_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "isf").mkdir()
+    assert main(arguments(tmp_path, "--json", "-", "--html", "-")) == 64
+    assert "only one of them can go to standard output" in capsys.readouterr().err
+    both = str(tmp_path / "both")
+    assert main(arguments(tmp_path, "--json", both, "--html", both, "--force")) == 2
+    assert "both is named for two results" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["report", "doctor"])
+def test_a_dump_is_not_overwritten_by_what_is_said_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+):
+    dump, link = tmp_path / "MEMORY.DMP", tmp_path / "link"
+    dump.write_text("evidence", "utf-8")
+    link.symlink_to(dump)
+    assert main([command, str(dump), "--json", str(link), "--force"]) == 2
+    assert "link is what is to be examined" in capsys.readouterr().err
+    assert dump.read_text("utf-8") == "evidence"

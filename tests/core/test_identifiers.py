@@ -44,3 +44,9 @@ def test_what_is_no_identifier(text: str) -> None:
 )
 def test_addresses(text: str, number: int) -> None:
     assert address(text) == number
+
+
+def test_an_address_has_at_most_64_bits() -> None:
+    assert address("ffffffff`ffffffff") == (1 << 64) - 1
+    with pytest.raises(ValueError, match="more than 64 bits"):
+        address("ffffffffffffffffff")

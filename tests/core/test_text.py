@@ -22,6 +22,8 @@ from throwstack.core.text import ansi_at, decode_ansi, decode_wide, escape, in_q
         ("a\r\nb\tc\0", r"a\r\nb\tc\x00"),
         ("invoice\u202efdp.exe", r"invoice\u202efdp.exe"),
         ("zero\u200bwidth\ufeff\u2028", r"zero\u200bwidth\ufeff\u2028"),
+        ("lsass\u3164\ufe0f\u034f\u2800", r"lsass\u3164\ufe0f\u034f\u2800"),
+        ("\u6f22\u5b57 e\u0301", "\u6f22\u5b57 e\u0301"),
         ("\ud800 alone", r"\ud800 alone"),
         ("\U000e0041 tag", r"\U000e0041 tag"),
         ("no\xa0break", r"no\xa0break"),

@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -337,3 +338,15 @@ def test_the_text_says_the_same(forged: Forge, capsys: pytest.CaptureFixture[str
     assert "Windows crash dump, 64-bit: complete memory dump (type 1)" in said
     assert "bug check        0xe2" in said
     assert "Verdict: this image can serve windows.unhandled" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes")
+def test_a_dump_whose_name_is_not_utf_8(forged: Forge, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """As an archive of another machine unpacks it. Volatility looks for another file; the dump is not damaged."""
+    out, _ = forged("service-x64")
+    dump = tmp_path / os.fsdecode(b"M\xfcller.dmp")
+    dump.hardlink_to(out / "MEMORY.DMP")
+    assert main(["doctor", str(dump), "-s", str(out / "isf")]) == 2
+    said = capsys.readouterr().out
+    assert "its path is not UTF-8, and Volatility opens no such file: rename it" in said
+    assert "damaged" not in said

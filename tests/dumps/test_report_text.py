@@ -81,7 +81,7 @@ def test_the_headline_and_the_user(ftp: str):
 
 
 def test_threads_that_are_not_stuck_are_told_once_a_stack(forged: Forge, ftp: str):
-    assert "\n  a08, a10: Waiting UserRequest, in iftpsvc+0x1388\n" in ftp
+    assert "\n  2568, 2576: Waiting UserRequest, in iftpsvc+0x1388\n" in ftp
     whole = "\n".join(text_of(forged("ftp-2003")[0], TextStyle(all_threads=True)))
     assert "KERNEL32!WaitForSingleObjectEx+0xac" not in ftp
     assert "KERNEL32!WaitForSingleObjectEx+0xac" in whole

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.managed_code import compile_method, managed_code, walk_of
-from tests.support.managed_heap import STACK, ForgedRuntime
+from tests.support.managed_heap import RUNTIME, STACK, ForgedRuntime
 from tests.support.managed_layouts import LAYOUTS
 from tests.support.pe_writer import X64, Pe, Section
 from throwstack.core.contexts import Context
@@ -25,16 +25,19 @@ from throwstack.names.symbols import Symbols
 
 TID = 0x14
 NULL, VIOLATION = "System.NullReferenceException", "System.AccessViolationException"
-RAISER, NATIVE = 0x7B013D7E, 0x7B627E49
+RAISER, NATIVE, CLR_DLL = 0x7B013D7E, 0x7B627E49, 0x18000000
 FIRST, SECOND = STACK + 0x900, STACK + 0x400
 """The stack pointers of the frames that threw first and second."""
 
 
-def exception_of(walk: Walk, code: int, hresult: int = 0x80131601, address: int = RAISER) -> SavedException:
-    """Return the exception that was raised where `walk` begins."""
+def exception_of(
+    walk: Walk, code: int, hresult: int = 0x80131601, address: int = RAISER, *parameters: int
+) -> SavedException:
+    """Return the exception that was raised where `walk` begins; `parameters` are those after the HRESULT."""
     registers = Registers.named(Arch.X64, {"rip": RAISER, "rsp": walk.frames[0].sp})
     context = Context(Arch.X64, walk.frames[0].sp - 0x800, 0, registers, *(0,) * 7)
-    record = ExceptionRecord(code, 1, address, 0, (0xFFFFFFFF00000000 | hresult,), 0x100, 1)
+    given = (0xFFFFFFFF00000000 | hresult, *parameters)
+    record = ExceptionRecord(code, 1, address, 0, given, 0x100, len(given))
     return SavedException(record, context, (Route.RAISE,), walk.frames[0].sp)
 
 
@@ -112,6 +115,16 @@ def test_an_object_that_has_recorded_another_stack_is_taken_for_the_innermost_by
     assert message_of(scene.of(walk, is_innermost=False)) is None
 
 
+def test_an_object_whose_recorded_stack_is_lost_is_tied_by_its_hresult_alone_as_well() -> None:
+    scene = Scene()
+    lost = scene.process.exception("Shop.OrderException", "no stack", 0x80131601, _stackTrace=0x44440000)
+    scene.process.thread(TID, lost)
+    found = scene.of(walk_of((RAISER, SECOND - 0x100), (scene.run, SECOND)))
+    assert message_of(found) == "no stack"
+    assert found is not None
+    assert "HRESULT alone" in found.tie
+
+
 def test_a_fault_is_managed_only_if_an_object_has_recorded_its_frame() -> None:
     scene = Scene()
     scene.process.thread(TID, scene.thrown("null", (scene.run, SECOND), kind=NULL))
@@ -130,6 +143,34 @@ def test_why_a_fault_in_managed_code_has_no_object_is_said_and_of_a_fault_in_nat
     in_managed = walk_of((scene.run, SECOND), (scene.main, SECOND + 0x100))
     assert f"{thrown:#x}" in reason_of(scene.of(in_managed, code=0xC0000005))
     assert scene.of(walk_of((NATIVE, SECOND - 0x100), *places(in_managed)), code=0xC0000005) is None
+
+
+@pytest.mark.parametrize(
+    ("base", "message", "reason"),
+    [
+        (RUNTIME, "by .NET", ""),
+        (CLR_DLL, None, "another runtime of the process raised it, clr.dll, of which nothing is read"),
+        (0x123450000, "by .NET", ""),
+    ],
+)
+def test_an_exception_of_another_runtime_in_the_process_has_no_object_of_this_one(
+    base: int, message: str | None, reason: str
+) -> None:
+    """The last parameter is the base of the runtime that raised it: of coreclr.dll, of clr.dll, of no image."""
+    scene = Scene()
+    scene.process.thread(TID, scene.thrown("by .NET", (scene.run, SECOND)))
+    walk = walk_of((RAISER, SECOND - 0x100), (scene.run, SECOND))
+    modules = [*(image.module for image in scene.process.images), Module("clr.dll", "", CLR_DLL, 0x1000)]
+    images = ImageMap(scene.process.memory, ModuleMap(modules))
+    code = ManagedCode(scene.process.memory, images, None, lambda: scene.process.threads)
+    thread = ManagedThread(
+        code, Symbols(images, name_outside=code.name_outside), TID, StackBounds(STACK, STACK + 0x2000)
+    )
+    found = managed_throw(
+        thread, exception_of(walk, 0xE0434352, 0x80131601, RAISER, 0, 0, 0, base), walk, is_innermost=True
+    )
+    assert found is not None
+    assert (message_of(found), found.reason) == (message, reason)
 
 
 class Executable:
@@ -283,3 +324,20 @@ def test_on_net_9_and_later_environment_failfast_s_own_frames_have_what_it_was_g
         thrown = scene.of(walk, code=0x80131623)
         assert thrown is not None
         assert (thrown.given and thrown.given.message) == found
+
+
+@pytest.mark.parametrize("lost", ["own", "caller", "all", "rest of the walk"])
+def test_where_names_are_lost_no_string_of_the_program_is_taken_for_what_failfast_was_given(lost: str) -> None:
+    """FailFast(null): a method of the program has a string beside a null in its frame; pages of code are lost."""
+    scene = Scene()
+    process = scene.process
+    own = compile_method(process, process.types["System.Environment"].methods["FailFast"], 3) + 0x10
+    process.thread(TID)
+    process.word(SECOND + 0x240, process.string("the secret"))
+    frames = [(RAISER, SECOND), (RUNTIME + 0x10, SECOND + 0x40), (own, SECOND + 0x100), (scene.run, SECOND + 0x200)]
+    for place in {"own": [own], "caller": [scene.run], "all": [own, scene.run, scene.main]}.get(lost, []):
+        del process.pages[place & -PAGE_SIZE]
+    walk = walk_of(*frames[:2]) if lost == "rest of the walk" else walk_of(*frames, (scene.main, SECOND + 0x300))
+    found = scene.of(walk, code=0x80131623)
+    assert found is not None
+    assert found.given is None

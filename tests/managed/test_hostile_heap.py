@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.managed_heap import STACK, ForgedRuntime, Style
+from tests.support.managed_heap import STACK, STRUCTURES, ForgedRuntime, Style
 from tests.support.thrown_objects import AREAS, TID, ask, with_aggregate
 from throwstack.core.budgets import BUDGETS, Meter
 from throwstack.core.memory import PAGE_SIZE
@@ -81,3 +81,38 @@ def test_what_the_budget_did_not_allow_is_asked_again_later() -> None:
     found = runtime.methods.at(main)
     assert found is not None
     assert found.name == "Shop.Program.Main"
+
+
+def test_searches_of_stacks_full_of_pointers_together_end_within_the_process_s_budget() -> None:
+    """1 MB of words that lead to 131,072 different places, none of which is an object: each search counts 32,768."""
+    process = ForgedRuntime(Style.ABSOLUTE)
+    area, size, object_at = 0x41000000, 1 << 20, process.exception("Shop.OrderException", "found")
+    process.place(area, bytes(size))
+    process.place(STACK, b"".join((area + at).to_bytes(8, "little") for at in range(0, size, 8)))
+    process.word(STACK + size - 8, object_at)
+    runtime = process.runtime()
+    assert [found.exception.address for found in runtime.exceptions_on_stack(STACK, STACK + size)] == [object_at]
+    before = runtime._memory.left
+    for _ in range(BUDGETS.managed.process // BUDGETS.managed.thread):
+        runtime._memory.begin()
+        runtime._memory.spend(runtime._memory.left)
+    assert runtime.exceptions_on_stack(STACK, STACK + size) == ()
+    assert BUDGETS.managed.thread - before >= size // 8 // 4
+
+
+def test_words_that_may_lead_to_images_and_headers_of_images_count() -> None:
+    """The Module leads to 96 structures with 24 words each; every word leads to `MZ`, and so to headers."""
+    process = ForgedRuntime(Style.ABSOLUTE)
+    module, structures, images = process.allocate(STRUCTURES, 0x400), 0x46000000, 0x42000000
+    process.place(images, b"MZ".ljust(16, b"\0") * 96 * 24)
+    for index in range(96):
+        process.word(module + 8 * index, structures + index * 0x1000)
+        for word in range(24):
+            process.word(structures + index * 0x1000 + 8 * word, images + 16 * (24 * index + word))
+    process.word(process.types["Shop.OrderException"].method_table + process._layout["module"], module)
+    process.thread(TID, process.exception("Shop.OrderException", "x"))
+    runtime = process.runtime()
+    thrown = runtime.last_thrown(TID).exception
+    assert thrown is not None
+    assert "class not readable" in thrown.reasons[0]
+    assert BUDGETS.managed.thread - runtime._memory.left > 96 * 24 * 16

@@ -81,6 +81,37 @@ def test_absent_parts_are_a_reason() -> None:
     assert headers_absent.reason_of_managed(r2r.BASE) == ""
 
 
+def test_an_absent_page_of_the_table_of_functions_hides_no_methods_that_are_found_without_it() -> None:
+    """The table is moved to the end of a page: entries 0 to 4 are on it, 5 to 7 on the next page, which is absent."""
+    data = bytearray(r2r.image())
+    entry = data.index(struct.pack("<I", 102), r2r.HEADER + 16)
+    _, table, size = struct.unpack_from("<III", data, entry)
+    moved = r2r.CODE - 5 * 12
+    data[moved : moved + size] = data[table : table + size]
+    struct.pack_into("<I", data, entry + 4, moved)
+    pages = {r2r.BASE + at: bytes(data[at : at + PAGE_SIZE]) for at in range(0, len(data), PAGE_SIZE)}
+    del pages[r2r.BASE + r2r.CODE]
+    code = PrecompiledCode(memory_of(pages))
+    for number, row in ((2, 3), (6, None), (2, 3)):
+        found = code.method_at(r2r.BASE, r2r.function(number))
+        assert (None if found is None else found[0].rid) == row
+    assert "not readable" in code.reason(r2r.BASE)
+
+
+def test_where_the_cold_parts_are_lost_no_method_is_named_however_often_it_is_asked() -> None:
+    """Function 7 is the cold part of Run. Without section 120 it would look like a part of the method before it."""
+    data = bytearray(r2r.image(cold=[(7, 2)]))
+    code = PrecompiledCode(memory_of({r2r.BASE: bytes(data)}))
+    found = code.method_at(r2r.BASE, r2r.function(7))
+    assert found is not None
+    assert found[0].rid == 3
+    entry = data.index(struct.pack("<I", 120), r2r.HEADER + 16)
+    struct.pack_into("<I", data, entry + 4, 0x7FFFFFF0)
+    code = PrecompiledCode(memory_of({r2r.BASE: bytes(data)}))
+    assert [code.method_at(r2r.BASE, r2r.function(number)) for number in (7, 7, 0)] == [None] * 3
+    assert "outside the image" in code.reason(r2r.BASE)
+
+
 def test_processes_with_the_same_image_share_what_is_inverted() -> None:
     """A process that has changed its copy has an index of its own: what it says is not said of others."""
     indexes = MethodIndexes()

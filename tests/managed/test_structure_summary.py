@@ -7,11 +7,18 @@ import pytest
 
 from tests.support.managed_code import compile_method, managed_code
 from tests.support.managed_heap import APP, RUNTIME, STACK, ForgedRuntime, Style
-from throwstack.core.memory import memory_of
+from throwstack.core.memory import PAGE_SIZE, memory_of
 from throwstack.images.image import ImageMap
-from throwstack.images.modules import ModuleMap
+from throwstack.images.modules import Module, ModuleMap
+from throwstack.managed.managed_exception import ManagedException
 from throwstack.managed.process_code import ManagedCode
-from throwstack.managed.structure_summary import StructureSummary, structure_summary
+from throwstack.managed.structure_summary import (
+    StructureSummary,
+    names_of,
+    structure_summary,
+    why_overlooked,
+    without_data,
+)
 
 
 def summary_of(process: ForgedRuntime, *tids: int) -> StructureSummary:
@@ -97,6 +104,32 @@ def test_a_reason_is_told_without_names_and_numbers() -> None:
     assert "1 times: there is no exception object at # where the inner one should be" in text
     for private in ("Shop", "secret", "12340"):
         assert private not in text
+
+
+def test_names_that_look_like_words_of_a_reason_are_not_told() -> None:
+    """F# allows spaces in names: the class is `secret plan`1[Int32]`, the EXE `my diary.exe`."""
+    process = ForgedRuntime(Style.ABSOLUTE)
+    exception = ManagedException(
+        r"secret plan`1[Int32]",
+        (r"a \[hidden\] base", "System.Exception"),
+        None,
+        None,
+        0,
+        0,
+        reasons=(
+            "secret plan`1 composes its message when it is asked for it",
+            r"a \[hidden\] base composes its message when it is asked for it",
+            "message not readable: the fields of System.Exception are not known",
+        ),
+    )
+    told = [without_data(reason, names_of(exception)) for reason in exception.reasons]
+    assert told == [*["… composes its message when it is asked for it"] * 2, exception.reasons[2]]
+    module = Module("my diary.exe", "", APP + 0x100000, PAGE_SIZE)
+    memory = process.memory
+    code = ManagedCode(memory, ImageMap(memory, ModuleMap([module])), None, list)
+    assert why_overlooked(code) == (
+        "a runtime that is linked into … cannot be found, because page # with its headers, is absent"
+    )
 
 
 def test_a_process_without_a_runtime_has_no_summary() -> None:

@@ -117,6 +117,16 @@ def dump(*crashes: CrashReport, **fields: object) -> DumpReport:
     return DumpReport(SCHEMA_VERSION, **values)
 
 
+def two_of_one_pid() -> DumpReport:
+    """Return a report on two processes with the same PID, a stuck thread in each; they are of the users ONE and TWO."""
+    first, second = Hexadecimal(0xFFFFE00010000CC0), Hexadecimal(0xFFFFE00020000CC0)
+    processes = (
+        ProcessReport(2564, "app.exe", r"C:\1.exe", user="ONE", eprocess=first),
+        ProcessReport(2564, "app.exe", r"C:\2.exe", user="TWO", eprocess=second),
+    )
+    return dump(crash(tid=4, eprocess=first), crash(tid=8, eprocess=second), processes=processes)
+
+
 def hostile(text: str) -> DumpReport:
     """Return a report in which everything that is text, and that a dump or a file beside it decides, is `text`."""
     variable = Variable(text, text, None, text, text, text)

@@ -14,11 +14,13 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NoReturn
 
 from throwstack.cli.exit_status import ExitStatus
+from throwstack.core.guard import reason_of
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,9 +39,10 @@ class _Terminated(BaseException):
 def run(command: str, work: Callable[[], tuple[int, Iterable[str]]]) -> int:
     """Run `work`, print the lines that it returns, and return the exit status.
 
-    `work` returns the status and the lines. If a signal or an exit ends `work` early, the status says which. `command`
-    is the name at the beginning of messages. Ctrl-C and SIGTERM are raised in `work` as exceptions, so that it removes
-    unfinished files and ends the processes that it has started.
+    `work` returns the status and the lines. If a signal or an exit ends `work` early, the status says which; if an
+    exception does that was not foreseen, it is `CANNOT`, and the traceback is printed. `command` is the name at the
+    beginning of messages. Ctrl-C and SIGTERM are raised in `work` as exceptions, so that it removes unfinished files
+    and ends the processes that it has started.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -62,6 +65,11 @@ def run(command: str, work: Callable[[], tuple[int, Iterable[str]]]) -> int:
     except _Terminated:
         say(f"{command}: ended by SIGTERM")
         return ExitStatus.TERMINATED
+    except Exception as error:  # noqa: BLE001 Python would end with 1, which says that nobody is stuck
+        for line in traceback.format_exception(error):
+            say(line.rstrip("\n").replace("\x1b", r"\x1b"))
+        say(f"{command}: {reason_of(error)}: a defect of throwstack")
+        return ExitStatus.CANNOT
     finally:
         _on_sigterm(before)
 

@@ -47,13 +47,18 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     file = None if options.json in (None, _STDOUT) else options.json
     try:
         if file is not None:
-            result_files.check(file, force=options.force)
+            result_files.check_all([file], (options.dump, *options.page_file), force=options.force)
         status, values, lines = (_dotnet if options.dotnet else _whole)(options)
         text = "" if options.json is None else json.dumps(values(), indent=2)
         if file is not None:
             result_files.write(file, f"{text}\n", force=options.force)
     except OSError as error:
         console.say(f"throwstack doctor: {escape(str(options.dump), 1024)}: {error.strerror or error}")
+        return ExitStatus.CANNOT, ()
+    except ValueError as error:
+        if "\0" not in str(options.dump):
+            raise
+        console.say(f"throwstack doctor: {escape(str(options.dump), 1024)}: this can be no file's path: {error}")
         return ExitStatus.CANNOT, ()
     except result_files.ResultNotWritten as error:
         console.say(f"throwstack doctor: {error}")

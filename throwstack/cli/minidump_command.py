@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dump", metavar="MEMORY.DMP", type=Path, help="the memory image")
     number = dump_options.identifier
     parser.add_argument(
-        "--pid", metavar="PID", type=number, nargs="+", action="extend", default=[], help="only these processes"
+        "--pid",
+        metavar="PID",
+        type=number,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="only these processes, stuck or not: 2564, 0xa04, a04",
     )
     parser.add_argument("--tid", metavar="TID", type=number, help="open the minidump at this thread's exception")
     parser.add_argument("-o", "--output", metavar="DIR", type=Path, default=Path(), help="where to (default: here)")
@@ -61,7 +68,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     lines: list[str] = []
     missed: list[str] = []
     failed = 0
-    if options.output.exists() and not options.output.is_dir():
+    if os.path.exists(options.output) and not os.path.isdir(options.output):  # noqa: PTH110, PTH112 raise
         console.say(f"throwstack minidump: {escape(str(options.output), 1024)} is not a directory")
         return ExitStatus.CANNOT, ()
     try:

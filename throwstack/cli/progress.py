@@ -16,7 +16,7 @@ _LONGEST = 60
 def progress_bar() -> Iterator[Callable[[float, str], None] | None]:
     """Show a bar until the `with` block ends, and give the function that moves it: it takes a percentage and a text.
 
-    The function is None where standard error is no terminal.
+    The function is None where standard error is no terminal, or one that cannot move its cursor (TERM=dumb).
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
@@ -24,8 +24,12 @@ def progress_bar() -> Iterator[Callable[[float, str], None] | None]:
     from rich.console import Console  # noqa: PLC0415 takes a tenth of a second to load
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn  # noqa: PLC0415
 
+    console = Console(stderr=True)
+    if console.is_dumb_terminal:  # it cannot go back over a bar, and would keep an empty line of it
+        yield None
+        return
     text = TextColumn("{task.description}", markup=False)
-    with Progress(BarColumn(), TaskProgressColumn(), text, console=Console(stderr=True), transient=True) as bar:
+    with Progress(BarColumn(), TaskProgressColumn(), text, console=console, transient=True) as bar:
         task = bar.add_task("", total=100.0)
 
         def show(share: float, said: str) -> None:

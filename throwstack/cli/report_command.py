@@ -41,7 +41,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="write the report as JSON; - is stdout, in place of the text",
     )
-    parser.add_argument("--html", metavar="FILE", type=Path, help="write the report as one page for a browser")
+    parser.add_argument(
+        "--html", metavar="FILE", type=Path, help="write the report as one page for a browser; - as for --json"
+    )
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
     parser.add_argument("--quiet", action="store_true", help="print no text")
     parser.add_argument("--all-threads", action="store_true", help="show the stacks of threads that are not stuck")
@@ -54,9 +56,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     """Make the report and write it; return the exit status and the lines to print."""
+    if options.json == options.html == _STDOUT:
+        options.parser.error("--json and --html: only one of them can go to standard output")
     try:
-        for path in _files(options):
-            result_files.check(path, force=options.force)
+        result_files.check_all(_files(options), (options.dump, *options.page_file), force=options.force)
         report = _report(options)
         return status_of(report), _written(report, options)
     except (ThrowstackError, ImportError) as error:
@@ -113,7 +116,10 @@ def _written(report: DumpReport, options: argparse.Namespace) -> Iterable[str]:
     if options.html is not None:
         from throwstack.report.page.report_page import page_of  # noqa: PLC0415 jinja2 takes time to load
 
-        result_files.write(options.html, page_of(report, version=__version__), force=options.force)
+        page = page_of(report, version=__version__)
+        if options.html == _STDOUT:
+            return [page.removesuffix("\n")]
+        result_files.write(options.html, page, force=options.force)
     if options.json == _STDOUT:
         return [text]
     return () if options.quiet else _text(report, options)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             nargs="?",
             const="new",
             default="",
-            help=f"write {what} too: one for each signature, or of all dumps with stuck threads",
+            help=f"write {what} too: one for each signature (new, the default), or for all dumps with a crash (all)",
         )
     dump_options.add_dump_options(parser)
     dump_options.add_selection_options(parser)
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     from throwstack.core.errors import ThrowstackError  # noqa: PLC0415
     from throwstack.scan.part_store import PartStore  # noqa: PLC0415
 
-    if options.out.exists() and not options.out.is_dir():
+    if os.path.exists(options.out) and not os.path.isdir(options.out):  # noqa: PTH110, PTH112 raise
         _say(f"{options.out} is not a directory")
         return ExitStatus.CANNOT, ()
     plan = _plan(options)

@@ -12,6 +12,7 @@ import re
 
 _HEXADECIMAL = re.compile(r"(?:0[xX])?[0-9a-fA-F]+")
 _MAX_ID = (1 << 32) - 1
+_MAX_ADDRESS = (1 << 64) - 1
 _ADDRESS_DIGITS = frozenset({8, 16})
 
 
@@ -27,7 +28,11 @@ def identifier(text: str) -> int:
 def address(text: str) -> int:
     """Return the address that `text` names; raises ValueError, with a message for the user, if it is none."""
     is_printed = text.isdigit() and len(text) in _ADDRESS_DIGITS
-    return _number(f"0x{text}" if is_printed else text, "write 0x45ba888, 045ba888 or 000000e3`b42fd0a0")
+    value = _number(f"0x{text}" if is_printed else text, "write 0x45ba888, 045ba888 or 000000e3`b42fd0a0")
+    if value > _MAX_ADDRESS:
+        message = f"{text!r} has more than 64 bits"
+        raise ValueError(message)
+    return value
 
 
 def _number(text: str, examples: str) -> int:

@@ -17,24 +17,32 @@ from throwstack.core.memory import Memory, MemoryUnreadable
 LIMIT = 256
 """Default for the most characters that are shown of a string."""
 
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+"""Characters that Python counts as printable and that have no ink: those with Default_Ignorable_Code_Point in Unicode's
+DerivedCoreProperties.txt, and the empty Braille pattern. With one in it, a second `lsass` looks like the first."""
 _MARK = re.compile(r'(\\*)"')
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
 def escape(text: str, limit: int = LIMIT) -> str:
     """Return `text` with every character visible; if that is more than `limit` characters, cut it and append `…`."""
-    if len(text) <= limit and text.isprintable():
+    if len(text) <= limit and is_visible(text):
         return text
     parts: list[str] = []
     length = 0
     for character in text:
-        shown = character if character.isprintable() else _escaped(character)
+        shown = character if is_visible(character) else _escaped(character)
         length += len(shown)
         if length > limit:
             parts.append("…")
             break
         parts.append(shown)
     return "".join(parts)
+
+
+def is_visible(text: str) -> bool:
+    """Say whether each character of `text` can be seen, or is a space between those that can."""
+    return text.isprintable() and (text.isascii() or _BLANK.search(text) is None)
 
 
 def _escaped(character: str) -> str:

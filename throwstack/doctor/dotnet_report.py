@@ -2,7 +2,8 @@
 """What the .NET runtimes in a dump look like, as JSON and as text that can be attached to a report of a bug.
 
 It has offsets, counts, versions and kinds of words. It has no contents of the dump: no strings, no addresses, no paths;
-of names only those of the runtime's own file and its PDB.
+of names only those of the runtime's own file and its PDB. What cannot be examined is said in the same way:
+`throwstack doctor` without `--dotnet` names it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from throwstack.core.text import escape
 from throwstack.crashdump.dump_file import DumpFile, look_at
 from throwstack.files.at_hand import FilesAtHand
 from throwstack.managed.structure_map import LEGEND
+from throwstack.managed.structure_summary import without_data
 from throwstack.volatility.dotnet_structures import DotnetProcess, dotnet_structures
 
 _MAX_PROBLEMS = 32
@@ -39,7 +41,7 @@ def examine_dotnet(path: Path, files: FilesAtHand, say: Callable[[str], None]) -
     """
     dump = look_at(path, say)
     header = dump.identity.header
-    report = DotnetReport(0 if header is None else header.version[1], problems=list(dump.problems))
+    report = DotnetReport(0 if header is None else header.version[1], problems=[*map(without_data, dump.problems)])
     if dump.kernel is None:
         report.problems.append("no kernel was found in it")
     else:
@@ -62,7 +64,7 @@ def _measure(dump: DumpFile, files: FilesAtHand, report: DotnetReport) -> None:
                 report.processes.extend(dotnet_structures(machine, report.problems))
                 report.is_examined = True
     except (open_image.BadSymbols, open_image.CannotOpen) as error:
-        report.problems.append(str(error))
+        report.problems.append(without_data(str(error)))
 
 
 def as_json(report: DotnetReport) -> dict[str, Any]:

@@ -85,6 +85,9 @@ class _Examination:
                 judge_extent(self.report)
                 self.report.advice.append(_SYMBOLS.format(self.report.needed_symbols))
                 return
+            except open_image.BadPath as error:
+                self.report.problems.append(str(error))
+                return
             except open_image.CannotOpen as error:
                 self.report.problems.append(str(error))
                 judge_extent(self.report)

@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING
 
 from throwstack.core.exception_record import ExceptionRecord
 from throwstack.core.frames import Frame, StackBounds, Trust, Walk
+from throwstack.core.text import escape
 from throwstack.dispatch.raisers import is_raiser
 from throwstack.dispatch.saved_exception import SavedException
 from throwstack.exceptions.clr import CLR, CLR_OLD, FAIL_FAST
 from throwstack.exceptions.model import ManagedThrow
 from throwstack.managed.process_code import DYNAMIC, ManagedCode
+from throwstack.managed.runtime_module import is_runtime
 from throwstack.names.frame_names import name_of
 from throwstack.names.symbols import SymbolKind, Symbols
 
@@ -67,6 +69,8 @@ _CLASSES: dict[int, tuple[str, ...]] = {
 }
 """The classes that the runtime makes of a fault, by the record's code (rexcep.h, MapWin32FaultToCOMPlusException)."""
 _MAX_STUBS, _MAX_LOST = 4, 16
+_RAISED_BY = 4
+"""Which parameter of a CLR exception is the base of the runtime that raised it."""
 _MAX_ALIKE = 1
 """A recorded ip is the return address, or one byte less."""
 
@@ -100,10 +104,13 @@ def managed_throw(
     runtime = code.runtime
     if runtime is None:
         return _without_runtime(thread, exception, walk)
+    other = _other_runtime(code, exception.record)
+    if other:
+        return ManagedThrow(None, f"another runtime of the process raised it, {other}, of which nothing is read")
     plain = ManagedThrow(None, "", "", runtime.version, runtime.is_experimental)
     throwers = innermost_managed(symbols, walk.frames)
     if exception.record.code == FAIL_FAST:
-        high = _caller_of_environment(symbols, walk.frames) or stack.base
+        high = min(_end_of_environment(thread, walk.frames), stack.base)
         return replace(plain, given=code.fail_fast_arguments(exception.context.registers.sp, high))
     if exception.record.code in {CLR, CLR_OLD}:
         found: ManagedThrow | None = _of_throw(thread, exception, throwers, plain, is_innermost=is_innermost)
@@ -118,19 +125,39 @@ def managed_throw(
     return found if is_whole else replace(plain, reason=_BEYOND)
 
 
+def _other_runtime(code: ManagedCode, record: ExceptionRecord) -> str:
+    """Return the file name of the runtime that raised a CLR exception, if it is another one than that which is read.
+
+    A process may have several: .NET that loads a COM server written for .NET Framework. The last of the five parameters
+    is the base of the runtime that raised the exception (dotnet/runtime, excep.cpp, MarkAsThrownByUs).
+    """
+    if record.code != CLR or len(record.parameters) <= _RAISED_BY:
+        return ""
+    image = code.image_at(record.parameters[_RAISED_BY])
+    if image is None or code.is_in_runtime(image.base) or not is_runtime(image):
+        return ""
+    return escape(image.module.name)
+
+
 def _has_lost_name(thread: ManagedThread, frame: Frame) -> bool:
     """Say whether a managed frame, or what may be one, has no name because a part of memory is absent or damaged."""
     name = name_of(thread.symbols, frame)
     return not name.symbol and bool(name.reason)
 
 
-def _caller_of_environment(symbols: Symbols, frames: Sequence[Frame]) -> int:
-    """Return the stack pointer of the innermost managed frame that is no method of System.Environment, 0 if none."""
-    for frame in frames:
-        name = name_of(symbols, frame)
-        if name.kind is SymbolKind.CLR and name.module != DYNAMIC and not name.symbol.startswith(_ENVIRONMENT):
+def _end_of_environment(thread: ManagedThread, frames: Sequence[Frame]) -> int:
+    """Return the stack pointer of the innermost managed frame that may be of no method of System.Environment.
+
+    Such a frame has strings of its own. Where names are lost, it is that of the first frame that may be managed; the
+    innermost one is of what raises.
+    """
+    for frame in frames[1:]:
+        name = name_of(thread.symbols, frame)
+        is_lost = not name.symbol and (bool(name.reason) or thread.code.image_at(frame.ip) is None)
+        is_other = name.kind is SymbolKind.CLR and name.module != DYNAMIC and not name.symbol.startswith(_ENVIRONMENT)
+        if is_lost or is_other:
             return frame.sp
-    return 0
+    return frames[-1].sp
 
 
 def _without_runtime(thread: ManagedThread, exception: SavedException, walk: Walk) -> ManagedThrow | None:
@@ -160,7 +187,7 @@ def _of_throw(
         return replace(plain, exception=found, tie=tie)
     last, reason = thread.code.last_thrown(thread.tid)
     if last is not None and is_innermost and _has_hresult(last, exception):
-        return replace(plain, exception=last, tie=_BY_HRESULT if last.stack and throwers else "")
+        return replace(plain, exception=last, tie=_BY_HRESULT if throwers else "")
     return replace(plain, reason=reason or _NOT_TIED)
 
 
@@ -201,13 +228,15 @@ def _recorded(
     """
     code, stack = thread.code, thread.stack
     kept = [found for found in code.exceptions_in_flight(thread.tid) if _may_be_of(found, exception)]
+    on_stack: Sequence[ManagedException] | None = None
     for thrower in throwers:
         by_runtime = next((found for found in kept if _is_tied(found, thrower, exception)), None)
         if by_runtime is not None:
             return by_runtime, ""
         if not is_innermost:
-            low = max(stack.limit, min(exception.frame_sp, exception.context.registers.sp))
-            on_stack = code.exceptions_on_stack(low, stack.base)
+            if on_stack is None:
+                low = max(stack.limit, min(exception.frame_sp, exception.context.registers.sp))
+                on_stack = code.exceptions_on_stack(low, stack.base)
             passed = [found for found in on_stack if has_passed(found, thrower) and _may_be_of(found, exception)]
             is_fault = exception.record.code not in {CLR, CLR_OLD}
             fitting = [found for found in passed if is_fault or _has_hresult(found, exception)]

@@ -29,6 +29,8 @@ _MAX_STRUCTURES = 1500
 """The most structures that are looked at in one step."""
 _MAX_FOUND = 8
 _MAX_KEPT_WAYS = 8
+_WORDS_A_PLACE, _PLACES_AN_IMAGE = 16, 16
+"""How many words that may lead to an image cost as much as a place, and how many places an image's headers cost."""
 _IS_LAID_OUT = 1
 _FLAT_ALIGNMENT = 16
 
@@ -38,7 +40,7 @@ Way = tuple[int, ...]
 class ModuleImages:
     """The managed images of one process, by Module."""
 
-    __slots__ = ("_bases", "_by_base", "_by_module", "_images", "_layout", "_memory", "_ways", "_work")
+    __slots__ = ("_bases", "_by_base", "_by_module", "_images", "_layout", "_looked_at", "_memory", "_ways", "_work")
 
     def __init__(self, memory: RuntimeMemory, layout: RuntimeLayout, images: ImageMap) -> None:
         """`images` are those in the loader's list. Images that only the runtime knows are found too."""
@@ -49,6 +51,7 @@ class ModuleImages:
         self._by_base: dict[int, Metadata | str | None] = {}
         self._by_module: dict[int, tuple[int, ...]] = {}
         self._ways: list[Way] = []
+        self._looked_at = 0
         self._work = metadata_work()
 
     def metadata(self, base: int) -> Metadata:
@@ -149,7 +152,10 @@ class ModuleImages:
         return address in self._bases and self._read(address, (False,)) is not None
 
     def _is_unlisted(self, address: int) -> bool:
-        """Say whether a managed image that is in no list begins at `address`, laid out or flat."""
+        """Say whether a managed image that is in no list begins at `address`, laid out or flat. Raises BudgetSpent."""
+        self._looked_at += 1
+        if not self._looked_at % _WORDS_A_PLACE:
+            self._memory.spend()
         if address % _FLAT_ALIGNMENT or address in self._bases or self._images.find(address) is not None:
             return False
         if self._memory.memory.read_available(address, 2) != b"MZ":
@@ -159,6 +165,7 @@ class ModuleImages:
     def _read(self, base: int, forms: tuple[bool, ...]) -> Metadata | str | None:
         """Return the metadata of the image at `base`, the reason why they cannot be read, or None: not managed."""
         if base not in self._by_base:
+            self._memory.spend(_PLACES_AN_IMAGE)
             self._by_base[base] = self._opened(base, forms)
         return self._by_base[base]
 

@@ -8,7 +8,7 @@ bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from throwstack.core.memory import Memory
 from throwstack.images.image import Image
@@ -20,7 +20,7 @@ from throwstack.managed.method_indexes import MethodIndexes
 from throwstack.managed.ngen import NgenImage
 from throwstack.managed.precompiled_functions import PrecompiledMethod
 from throwstack.managed.ready_to_run import ReadyToRun
-from throwstack.managed.work import metadata_work, precompiled_work
+from throwstack.managed.work import WorkSpent, metadata_work, precompiled_work
 from throwstack.names.frame_records import FrameData
 
 _MAX_KEPT = 4096
@@ -28,7 +28,7 @@ _MAX_KEPT = 4096
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """A managed image: its metadata and its precompiled code; or neither, and the reason.
+    """A managed image: its metadata and its precompiled code, or neither. `reason` says what is missing of it, or "".
 
     `is_managed` is False where not even that is known, because the image's headers cannot be read.
     """
@@ -67,8 +67,12 @@ class PrecompiledCode:
             return None
         try:
             found = image.code.method_at(rva)
-        except MetadataError as error:
+        except WorkSpent as error:
             self._images[base] = _Image(reason=str(error))
+            return None
+        except MetadataError as error:
+            # A page is absent. It hides the methods whose search leads there, and no others.
+            self._images[base] = replace(image, reason=str(error))
             return None
         return None if found is None else (found, image.metadata)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from throwstack.core.guard import Guard
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.regions import Regions
+from throwstack.core.text import escape
 from throwstack.images.image import Image, ImageMap
 from throwstack.images.modules import label_of
 from throwstack.managed.managed_exception import ManagedException, ManagedMethod
@@ -228,6 +229,11 @@ class ManagedCode:
     def image_at(self, address: int) -> Image | None:
         """Return the image that has `address`, None if it is in none."""
         return self._images.find(address)
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """Return the names of the images' files, escaped."""
+        return tuple(escape(image.module.name) for image in self._images)
 
     def method_desc_at(self, address: int) -> int:
         """Return the address of the MethodDesc of the JIT-compiled method at `address`, 0 if none is there."""

@@ -45,7 +45,7 @@ class ReadyToRun:
 
     __slots__ = (
         *("_cold", "_first", "_functions", "_header", "_indexes", "_memory", "_methods", "_sections"),
-        *("_work", "is_whole", "version"),
+        *("_why_none", "_work", "is_whole", "version"),
     )
 
     def __init__(
@@ -63,6 +63,7 @@ class ReadyToRun:
         self._indexes = MethodIndexes() if indexes is None else indexes
         self._work = precompiled_work() if work is None else work
         self._methods: Methods | None = None
+        self._why_none = ""
         self._first: list[int] = []
         self._cold: list[tuple[int, int]] = []
         self.is_whole = True
@@ -99,17 +100,27 @@ class ReadyToRun:
         number = self._functions.find(rva)
         if number is None:
             return None
-        if self._methods is None:
-            self._methods = self._invert()
-            self._first = sorted(self._methods)
-            self._cold = self._cold_parts()
+        methods = self._inverted()
         at = bisect_right(self._first, self._hot(number)) - 1
         if at < 0:
             return None
         first = self._first[at]
-        rid, is_instance = self._methods[first]
+        rid, is_instance = methods[first]
         start = self._functions.begin(first)
         return PrecompiledMethod(rid, start, is_instance=is_instance, is_body=number == first)
+
+    def _inverted(self) -> Methods:
+        """Return the methods by the number of their first function. What cannot be inverted is not tried again."""
+        if self._why_none:
+            raise MetadataError(self._why_none)
+        if self._methods is None:
+            try:
+                methods, self._cold = self._invert(), self._cold_parts()
+            except MetadataError as error:
+                self._why_none = str(error)
+                raise
+            self._methods, self._first = methods, sorted(methods)
+        return self._methods
 
     def gc_info(self, rva: int) -> tuple[int, int] | None:
         """Return where the GC info of the x86 method at `rva` is, and how far `rva` is from the method's start.

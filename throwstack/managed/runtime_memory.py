@@ -25,6 +25,8 @@ _USER_END = {4: 1 << 32, 8: 1 << 47}
 """Where the addresses of a process end, by the size of a pointer."""
 LOWEST = 0x10000
 """Windows never maps the first 64 KiB."""
+_WORDS_A_PLACE = 4
+"""How many different words of a stack cost as much as a look at a place: each may lead to a page of its own."""
 
 
 class StructureError(ThrowstackError):
@@ -84,6 +86,18 @@ class RuntimeMemory:
             for index, value in enumerate(self.words(at, (end - at) // self.size)):
                 yield at + index * self.size, value
             at = (at & -PAGE_SIZE) + PAGE_SIZE
+
+    def is_new(self, word: int, seen: set[int]) -> bool:
+        """Say whether a word of a stack is not in `seen` yet, and add it.
+
+        Such words count, not just what they lead to: a process has many stacks. Raises BudgetSpent.
+        """
+        if word in seen:
+            return False
+        seen.add(word)
+        if not len(seen) % _WORDS_A_PLACE:
+            self.spend()
+        return True
 
     def is_pointer(self, value: int) -> bool:
         """Say whether `value` can be the address of a structure: aligned, not in the first 64 KiB, and readable."""

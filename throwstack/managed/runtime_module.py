@@ -35,7 +35,9 @@ _SINGLE_FILE = frozenset({EXPORT, _INFO})
 _FIXED_INFO = struct.pack("<II", 0xFEEF04BD, 0x00010000)
 _MAX_RESOURCES = 1 << 20
 _MAX_EXPORT_DIRECTORY = 8 << 20
-_FRAMEWORK_PATH = re.compile(r"Microsoft\.NETCore\.App[\\/](\d+(?:\.\d+){1,3}[-.\w]*)[\\/][^\\/]*$", re.IGNORECASE)
+_FRAMEWORK_PATH = re.compile(
+    r"Microsoft\.NETCore\.App[\\/](\d{1,5}(?:\.\d{1,5}){1,3}[-.\w]{0,32})[\\/][^\\/]*$", re.IGNORECASE
+)
 
 
 class RuntimeFamily(Enum):

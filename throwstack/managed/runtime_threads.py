@@ -148,11 +148,10 @@ class RuntimeThreads:
     def _pointers(self, teb: int) -> Iterator[int]:
         """Yield the addresses to which the runtime's thread-local storage points, and the slots of the TEB."""
         memory, at = self._memory, _TEBS[self._memory.size]
-        seen = set()
+        seen: set[int] = set()
         for place, size in (*self._block(teb), (teb + at.slots, _SLOTS * memory.size)):
             for value in memory.words(place, size // memory.size):
-                if value not in seen and memory.is_pointer(value):
-                    seen.add(value)
+                if memory.is_new(value, seen) and memory.is_pointer(value):
                     yield value
 
     def _block(self, teb: int) -> Iterator[tuple[int, int]]:
@@ -197,9 +196,8 @@ class RuntimeThreads:
         seen = {teb}
         for page in range(base - PAGE_SIZE, base - _SEARCHED_STACK - PAGE_SIZE, -PAGE_SIZE):
             for value in reversed(memory.words(page, PAGE_SIZE // memory.size)):
-                if value not in seen and memory.is_pointer(value):
+                if memory.is_new(value, seen) and memory.is_pointer(value):
                     yield value
-                seen.add(value)
 
     def _of_contract(self, tid: int) -> RuntimeThread | None:
         """Return the Thread of thread `tid` from the runtime's own list, which only a contract names."""

@@ -32,15 +32,15 @@ def exceptions_on_stack(
 ) -> Iterator[OnStack]:
     """Yield the exception objects to which words from `low` to `high` point, nearest to `low` first, at most 16.
 
-    At most 1 MB of the stack is searched, and nothing after the budget is spent.
+    At most 1 MB of the stack is searched, and nothing after the budget is spent. The words count against it as well:
+    a process has many stacks, and each exception on them asks.
     """
     seen: set[int] = set()
     found = 0
     try:
         for place, value in memory.words_of_stack(low, min(high, low + _MAX_STACK)):
-            if value in seen or low <= value < high:
+            if low <= value < high or not memory.is_new(value, seen):
                 continue
-            seen.add(value)
             if memory.is_pointer(value) and images.find(value) is None and exceptions.is_sound(value):
                 yield OnStack(place, exceptions.read(value))
                 found += 1

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from throwstack.images.image import Image
@@ -29,8 +29,13 @@ _MAX_THREADS, _MAX_MAPPED = 256, 2
 _MAX_REASONS = 32
 _NUMBER = re.compile(r"(0x[0-9a-f]+|\d[\d,]*)[.,;:)]?")
 _PLAIN = re.compile(r"\(?[a-z][a-z'-]*[.,;:)]?")
+_ARGUMENTS = re.compile(r"(?<!\\)\[.*")
+"""The type arguments of a generic type's name. A bracket that is part of a name has a backslash before it."""
 _OURS = frozenset(
-    {"MethodTable", "EEClass", "MethodDesc", "HRESULT", "System.Exception", "ReadyToRun", "NGEN", "CLI", "RVA"}
+    {
+        *("MethodTable", "EEClass", "MethodDesc", "HRESULT", "System.Exception", "ReadyToRun", "NGEN", "CLI", "RVA"),
+        *("Windows", "Volatility", "ISF"),
+    }
 )
 """Words of our own reasons that have capital letters."""
 
@@ -84,10 +89,10 @@ def structure_summary(code: ManagedCode, tids: Sequence[int]) -> StructureSummar
     last = {tid: each.exception for tid, each in thrown.items() if each.exception is not None}
     found = [item for each in last.values() for item in _with_inner(each)]
     frames = [frame for item in found for frame in item.stack]
-    reasons = Counter(_without_data(each.reason) for each in thrown.values() if each.reason)
+    reasons = Counter(without_data(each.reason) for each in thrown.values() if each.reason)
     for item in found:
-        reasons.update(_without_data(reason, item) for reason in item.reasons)
-    reasons.update(_without_data(frame.method.reason) for frame in frames if frame.method.reason)
+        reasons.update(without_data(reason, names_of(item)) for reason in item.reasons)
+    reasons.update(without_data(frame.method.reason) for frame in frames if frame.method.reason)
     return StructureSummary(
         runtime.version,
         runtime.pointer_size,
@@ -149,10 +154,23 @@ def _file(image: Image) -> RuntimeFile:
     )
 
 
-def _without_data(reason: str, item: ManagedException | None = None) -> str:
-    """Return a reason without what it names of the process: `#` for each number, `…` for each name."""
-    names = () if item is None else (item.type_name, *item.bases)
-    for name in sorted(filter(None, names), key=len, reverse=True):
+def names_of(item: ManagedException) -> Iterator[str]:
+    """Yield the names that a reason of an exception may have: of its types, with and without their type arguments."""
+    for name in (item.type_name, *item.bases):
+        yield from (name, _ARGUMENTS.sub("", name))
+
+
+def why_overlooked(code: ManagedCode) -> str:
+    """Return why a runtime of a process may have been missed, without data of the process; "" if nothing hides one."""
+    return without_data(code.why_overlooked, code.image_names) if code.why_overlooked else ""
+
+
+def without_data(reason: str, names: Iterable[str] = ()) -> str:
+    """Return a reason without what it names of the process: `#` for each number, `…` for each name.
+
+    `names` are those that may be in it and look like words of ours: `secret plan.exe`.
+    """
+    for name in sorted({*names} - {"", *_OURS}, key=len, reverse=True):
         reason = reason.replace(name, "…")
     return " ".join(_plain(word) for word in reason.split())
 

@@ -8,8 +8,10 @@ known are absent.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from throwstack.report.crash_report import CrashReport
 from throwstack.report.module_report import ModuleReport
 from throwstack.report.thread_groups import ThreadGroup
 from throwstack.report.values import Hexadecimal
@@ -46,3 +48,14 @@ class ProcessReport:
     modules: tuple[ModuleReport, ...] = ()
     other_threads: tuple[ThreadGroup, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+def process_of(crash: CrashReport, processes: Iterable[ProcessReport]) -> ProcessReport | None:
+    """Return the one of `processes` that `crash` is in, None if none is known.
+
+    It is found by its EPROCESS. Only a crash without one is matched by PID: in a dump that was tampered with, two
+    processes may have the same.
+    """
+    if crash.eprocess is None:
+        return next((process for process in processes if process.pid == crash.pid), None)
+    return next((process for process in processes if process.eprocess == crash.eprocess), None)

@@ -10,12 +10,28 @@ from __future__ import annotations
 
 import re
 
-_SERVICE = re.compile(r"(?:^|[\\\s\"])svchost(?:\.exe)?\"?\s.*?-s\s+\"?([^\s\"]+)", re.IGNORECASE)
+HOST = "svchost.exe"
+_SERVICE = re.compile(r'(?<=\s)-s\s{1,16}"?([^\s"]{1,257})', re.IGNORECASE)
 _LONGEST = 256
 """The most characters of a service's name (CreateService)."""
 
 
-def service_named_by(command_line: str) -> str:
-    """Return the name of the service that a command line of svchost names; "" if it names none."""
-    found = _SERVICE.search(command_line)
+def service_named_by(image: str, command_line: str) -> str:
+    """Return the name of the service that the command line of a process names; "" if it names none.
+
+    `image` is the name of the process's image: what another program than svchost has on its command line is no service.
+    """
+    program, rest = _split(command_line)
+    is_host = image.lower() == HOST and program.rpartition("\\")[2].lower() in {HOST, HOST.removesuffix(".exe")}
+    found = _SERVICE.search(rest) if is_host else None
     return found[1] if found and len(found[1]) <= _LONGEST else ""
+
+
+def _split(command_line: str) -> tuple[str, str]:
+    """Return the first argument of a command line, without quotation marks, and what follows it."""
+    if command_line.startswith('"'):
+        program, _, rest = command_line[1:].partition('"')
+    else:
+        program, space, rest = command_line.partition(" ")
+        rest = space + rest
+    return program, rest

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from throwstack.core.sides import Side
-from throwstack.managed.structure_summary import StructureSummary, structure_summary
+from throwstack.managed.structure_summary import StructureSummary, structure_summary, why_overlooked, without_data
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
 from throwstack.volatility.processes import Process, ProcessReader
@@ -15,7 +16,10 @@ from throwstack.volatility.processes import Process, ProcessReader
 
 @dataclass(frozen=True, slots=True)
 class DotnetProcess:
-    """A process with a runtime, or a side of it; without a `summary` the reason why a runtime may be overlooked."""
+    """A process with a runtime, or a side of it; without a `summary` the reason why a runtime may be overlooked.
+
+    Nothing in it is data of the process: no name, no address.
+    """
 
     pid: int
     side: Side
@@ -28,11 +32,15 @@ def dotnet_structures(machine: Machine, problems: list[str]) -> Iterator[DotnetP
 
     A sentence is added to `problems` for each process that cannot be examined, and if the list of them breaks off.
     """
+
+    def note(what: str, reason: str) -> None:
+        problems.append(f"{what}: {without_data(reason)}")
+
     reader = ProcessReader(machine)
-    breaks_off = guarded(lambda reason: problems.append(f"the kernel's list of processes breaks off: {reason}"))
+    breaks_off = guarded(partial(note, "the kernel's list of processes breaks off"))
     for item in breaks_off.each(machine.processes()):
         found: list[DotnetProcess] = []
-        with guarded(lambda reason: problems.append(f"a process cannot be examined: {reason}")):
+        with guarded(partial(note, "a process cannot be examined")):
             process = reader.open(item)
             found = [] if process is None else _sides(process)
         yield from found
@@ -42,7 +50,7 @@ def _sides(process: Process) -> list[DotnetProcess]:
     tids = [thread.tid for thread in process.threads if not thread.is_terminated]
     found = []
     for side, code in process.managed.items():
-        summary, reason = structure_summary(code, tids), code.why_overlooked
+        summary, reason = structure_summary(code, tids), why_overlooked(code)
         if summary is not None or reason:
             found.append(DotnetProcess(process.pid, side, summary, reason))
     return found

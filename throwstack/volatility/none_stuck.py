@@ -19,8 +19,10 @@ def none_stuck(survey: Survey) -> str:
     record = survey.record
     processes, threads = record.examined.processes, record.examined.threads
     counts = f"{_counted(processes, 'process')}, {_counted(threads, 'thread')} examined"
-    if record.warnings or record.unexamined:
+    if record.unexamined or any(warning.may_hide_crash for warning in record.warnings):
         return f"{counts}: none was found stuck, but not all could be examined"
+    if not threads and record.warnings:
+        return f"{counts}: what was asked for is not there"
     if threads > _MAX_WALKED:
         return f"{counts}: none is stuck (windows.stackwalk shows deadlocks)"
     waiting = _in_deadlocks(survey)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
@@ -43,6 +44,8 @@ from throwstack.volatility.thread_survey import ThreadReport, ThreadSurvey
 log = logging.getLogger(__name__)
 
 _DETAIL = FrameDetail(variables=True)
+_SYSTEM = "S-1-5-18"
+"""The SID of the account that Windows itself runs as."""
 _MAX_OTHERS = 1000
 """The limit on the threads of one process that are not stuck and are looked at."""
 _MAX_OTHERS_OF_ALL = 8000
@@ -137,7 +140,7 @@ class ProcessReports:
         self._reports[process.address] = replace(made, notes=tuple(escape(problem, WHOLE) for problem in problems))
 
     def _with_facts(self, made: ProcessReport, facts: ProcessFacts, peb: int) -> ProcessReport:
-        services = self._services.get(made.pid) or [service_named_by(facts.command_line)]
+        services = self._services.get(made.pid) or [service_named_by(made.name, facts.command_line)]
         return replace(
             made,
             image_path=escape(facts.image_path, WHOLE),
@@ -163,15 +166,24 @@ class ProcessReports:
 
     @cached_property
     def _services(self) -> dict[int, list[str]]:
-        """Return the services that each process runs, from the memory of the service control manager."""
+        """Return the services that each process runs, from the memory of the service control manager.
+
+        Any program can be named services.exe. The manager is the first of them that was started, and runs as SYSTEM.
+        """
         found: dict[int, list[str]] = {}
+        managers: list[tuple[float, int]] = []
         guard = guarded(partial(log.info, "the services of processes are not all known: %s"))
-        for item in guard.each(self._machine.processes()):
+        items = list(guard.each(self._machine.processes()))
+        for number, item in enumerate(items):
             with guard:
                 address = self._machine.canonical(item.vol.offset)
-                if self._survey.reader.identity(address)[0].lower() != MANAGER:
-                    continue
-                manager = self._survey.reader.open(item)
+                named = self._survey.reader.identity(address)[0].lower()
+                if named == MANAGER and self._facts.user(address) in {"", _SYSTEM}:
+                    started = self._facts.created(address)
+                    managers.append((started.timestamp() if started else math.inf, number))
+        if managers:
+            with guard:
+                manager = self._survey.reader.open(items[min(managers)[1]])
                 if manager is not None and self._build is not None:
                     found.update(running_services(self._machine, self._build, manager.memory, manager.pages))
         return found

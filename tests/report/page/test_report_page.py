@@ -8,10 +8,17 @@ import re
 
 import pytest
 
-from tests.support.made_reports import ATTACKS, crash, dump, hostile, stack
+from tests.support.made_reports import ATTACKS, crash, dump, hostile, stack, two_of_one_pid
 from throwstack.core.sides import Side
 from throwstack.report.crash_report import CrashReport, ProcessSummary
-from throwstack.report.dump_report import Deadlock, ReportWarning, ThreadOfDeadlock, UnexaminedProcess, WarningCode
+from throwstack.report.dump_report import (
+    Deadlock,
+    FileReport,
+    ReportWarning,
+    ThreadOfDeadlock,
+    UnexaminedProcess,
+    WarningCode,
+)
 from throwstack.report.page import report_page
 from throwstack.report.page.page_limits import MOST_CRASHES
 from throwstack.report.page.report_page import page_of
@@ -60,6 +67,24 @@ def test_nobody_stuck_says_how_much_was_looked_at_and_what_may_be_hidden():
     assert "stack, process 8, thread 12: the stack is paged out" in said
     assert "Not examined: lost.exe 16 = 0x10: its PEB is not readable" in said
     assert "and 2 other threads for one of them" in said
+
+
+def test_a_dump_that_is_cut_off_may_hide_crashes_without_a_warning():
+    said = text_of(page_of(dump(file=FileReport("MEMORY.DMP", 1, "crash-dump", "", 100, 40))))
+    assert "The dump is cut off : crashes may be hidden in what is missing." in said
+    assert "Nothing says" not in said
+
+
+def test_a_process_that_is_not_there_hides_nothing():
+    said = text_of(page_of(dump(warnings=(ReportWarning(WarningCode.NOT_FOUND, "there is no process", 4242),))))
+    assert "Nothing says that one may be hidden." in said
+    assert "Not found not-found, process 4242: there is no process" in said
+    assert "Crashes may be hidden" not in said
+
+
+def test_a_crash_has_the_facts_of_its_own_process_where_two_have_the_same_pid():
+    """A rootkit, or a link of the process list that was changed, makes a PID of two processes the same."""
+    assert re.findall(r"[12]\.exe , user (ONE|TWO)", text_of(page_of(two_of_one_pid()))) == ["ONE", "TWO"]
 
 
 def handled() -> CrashReport:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from rich.cells import cell_len
 
@@ -28,6 +30,22 @@ def test_no_column_beyond_the_120th_is_used_and_nothing_is_lost(piece: str):
 def test_a_line_breaks_between_words_and_a_path_between_directories():
     assert next(rendered(Line("a " * 50 + "b" * 40), PLAIN)).endswith("a")
     assert next(rendered(Line("C:\\" + "directory\\" * 20), PLAIN)).endswith("\\")
+
+
+@pytest.mark.parametrize("piece", ["x", "\u6f22", "e\u0301"])
+def test_a_long_text_takes_time_in_proportion_to_its_length(piece: str):
+    """A name from a dump has thousands of characters, and a report has thousands of such names."""
+    calls = []
+
+    def count(_frame: object, event: str, called: object) -> None:
+        calls.append((event, called))
+
+    sys.setprofile(count)
+    try:
+        list(rendered(Line(piece * 4000), PLAIN))
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 10 * len(piece) * 4000
 
 
 def test_what_follows_a_label_is_in_one_column():

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from throwstack.core.frames import End
 from throwstack.core.sides import Side
 from throwstack.report.crash_report import CrashReport, ProcessSummary
-from throwstack.report.frame_report import FrameReport, WalkReport
+from throwstack.report.frame_report import FrameReport, Variable, WalkReport
 from throwstack.report.stack_parts import StackPartReport, ThreadWait
 from throwstack.report.text.wait_lines import wait_lines
 from throwstack.report.values import Hexadecimal
@@ -65,3 +67,14 @@ def test_the_wait_and_its_objects():
     lines = [line.text for line in wait_lines(crash(throwing="", blocked="a"))]
     assert "  WAIT: UserRequest UserMode Non-Alertable, for 2 ticks (0.031 s)" in lines
     assert "      8a002aa0 Mutant" in lines
+
+
+def test_values_are_told_where_no_other_stack_tells_them():
+    """A thread that hangs in shutdown threw nothing: its one stack is that on which it waits."""
+    report = crash(throwing="", blocked="ab")
+    assert report.blocked is not None
+    told = replace(report.blocked.frames[0], signature="void f(int code)", parameters=(Variable("code", text="3"),))
+    hang = replace(report, blocked=replace(report.blocked, frames=(told, report.blocked.frames[1])))
+    assert any("void f(int code = 3)" in line.text for line in wait_lines(hang))
+    threw = replace(hang, throwing=WalkReport(frames("x"), End.THREAD_START))
+    assert not any("code = 3" in line.text for line in wait_lines(threw))

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from throwstack.core.memory import PAGE_SIZE, memory_of
 from throwstack.unwind.x86.decode import Decoder, Immediate, Indirect, Instruction, Opcode, Register
@@ -210,3 +212,21 @@ def test_what_the_kind_of_instruction_says_is_not_said_again(code: str) -> None:
 )
 def test_a_displacement_is_a_signed_number(code: str, displacement: int) -> None:
     assert decoded(code).operand(1).displacement == displacement
+
+
+def test_an_encoding_means_the_same_wherever_it_is_but_a_relative_call_leads_elsewhere() -> None:
+    """push ebp; call $+10h, twice."""
+    decoder = Decoder(memory_of({AT: bytes.fromhex("55 e80b000000 55 e80b000000")}))
+    first, call, again, other = (decoder.at(AT + offset) for offset in (0, 1, 6, 7))
+    assert first == Instruction(AT, 1, Opcode.PUSH, (Register(5),))
+    assert again == Instruction(AT + 6, 1, Opcode.PUSH, (Register(5),))
+    assert [item.operand(0) for item in (call, other) if item] == [Immediate(AT + 0x11), Immediate(AT + 0x17)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(min_size=15, max_size=80))
+def test_what_was_decoded_before_changes_nothing(code: bytes) -> None:
+    memory = memory_of({AT: code})
+    decoder = Decoder(memory)
+    for offset in range(len(code)):
+        assert decoder.at(AT + offset) == Decoder(memory).at(AT + offset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ import throwstack
 from tests.forge.__main__ import forge
 from tests.forge.cases import builders
 from tests.forge.describe import Process, Region
+from throwstack.volatility.objects.service_manager import _records
 
 HEAP = 0x00260000
 SHARED, OWN, DRIVER = 0x20, 0x10, 1
@@ -83,6 +85,35 @@ def test_the_services_of_a_crashed_process(tmp_path: Path, case: str, manager: M
     with throwstack.open(tmp_path / "MEMORY.DMP", symbols=tmp_path / "isf", symbol_path="", offline=True) as dump:
         (process,) = dump.report(pids=[pid]).processes
     assert process.services == ("Alerter", "iFtpSvc")
+
+
+def test_a_program_with_the_name_of_the_manager_names_no_services(tmp_path: Path):
+    """It was started later. What it has in its memory says nothing of other processes."""
+    made = builders()["service-x64"][0]()
+    pid = made.truth.stuck[0].pid
+    for number, name in enumerate(("True", "Fake")):
+        manager = win10()
+        manager.add(name, pid)
+        one = Process(
+            724 + 8 * number, "services.exe", 600, 0x7FF5_00000000 + (number << 24), create_seconds=5 + number
+        )
+        one.regions.append(manager.region())
+        made.machine.processes.insert(number, one)
+    forge(made, tmp_path)
+    with throwstack.open(tmp_path / "MEMORY.DMP", symbols=tmp_path / "isf", symbol_path="", offline=True) as dump:
+        (process,) = dump.report().processes
+    assert process.services == ("True",)
+
+
+def test_a_page_of_marks_that_is_mapped_thousands_of_times_takes_a_moment():
+    """16,384 pages of 1,024 marks, each of which leads to no record."""
+    read: list[int] = []
+    machine = SimpleNamespace(pointer=lambda _, address: read.append(address) or 0)
+    view = SimpleNamespace(start=0, end=1 << 26, is_private=True)
+    pages = SimpleNamespace(views=(view,), page=lambda _: b"serH" * 1024)
+    offsets = SimpleNamespace(tag=0, first=16, before=16)
+    assert list(_records(machine, None, pages, offsets, has_headers=True)) == []
+    assert 1000 < len(read) < 20_000
 
 
 def test_marks_without_records_name_nothing(tmp_path: Path):

@@ -99,6 +99,13 @@ def test_an_empty_table_is_explained_and_json_stays_empty(forged: Forge):
     assert "2 processes, 8 threads examined: none is stuck; 5 threads wait in deadlocks (windows.stackwalk)" in done.err
 
 
+def test_what_was_asked_for_and_is_not_there_hides_nothing(forged: Forge):
+    out, _ = forged("quiet")
+    assert vol(out, "windows.unhandled", "--pid", "4242").err.splitlines()[-1] == (
+        "0 processes, 0 threads examined: what was asked for is not there"
+    )
+
+
 def test_a_thread_that_is_not_stuck_is_named(forged: Forge):
     out, _ = forged("ftp-2003")
     done = vol(out, "windows.cxrstack", "--tid", "a08")

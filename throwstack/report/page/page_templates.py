@@ -38,6 +38,7 @@ _FILTERS = {
     "size": page_values.size,
     "moment": page_values.moment,
     "word": page_values.word,
+    "argument": spelling.argument,
     "counted": spelling.count,
     "duration": spelling.duration,
     "identifier": spelling.both_bases,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from throwstack.report.crash_order import is_stuck, worst_first
 from throwstack.report.crash_report import CrashReport
@@ -15,7 +16,7 @@ from throwstack.report.page.page_limits import MOST_CRASHES, MOST_GROUPS, MOST_L
 from throwstack.report.page.page_templates import render
 from throwstack.report.page.stack_table import StackTable, stack_table
 from throwstack.report.page.trust_words import explained
-from throwstack.report.process_report import ProcessReport
+from throwstack.report.process_report import ProcessReport, process_of
 from throwstack.report.text.process_lines import calls_of
 from throwstack.report.text.spelling import is_wide
 from throwstack.report.thread_groups import ThreadGroup
@@ -74,10 +75,16 @@ def page_of(report: DumpReport, *, version: str = "") -> str:
         "stuck_count": sum(map(is_stuck, ordered)),
         "crashes": crashes,
         "processes": parts,
-        "by_pid": {part.process.pid: part for part in parts},
+        "hidden_count": sum(warning.may_hide_crash for warning in report.warnings) + len(report.unexamined),
+        "part_of": partial(_part_of, parts),
         "trusts": explained(_frames(shown, parts)),
     }
     return render("report.html", values)
+
+
+def _part_of(parts: Sequence[ProcessPart], crash: CrashReport) -> ProcessPart | None:
+    process = process_of(crash, (part.process for part in parts))
+    return next((part for part in parts if part.process is process), None)
 
 
 def _processes(processes: Sequence[ProcessReport], room: int) -> Iterator[ProcessPart]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from throwstack.core.text import in_quotes, with_marked_quotes
 from throwstack.report.crash_report import CrashReport, ExceptionReport
 from throwstack.report.frame_report import FrameReport, WalkReport
 from throwstack.report.key_frames import program_frame, thrown_frame
@@ -16,6 +17,7 @@ from throwstack.report.text.process_lines import process_lines
 from throwstack.report.text.register_lines import register_lines
 from throwstack.report.text.spelling import (
     address,
+    argument,
     both_bases,
     count,
     duration,
@@ -68,8 +70,9 @@ def _summary(crash: CrashReport) -> Iterator[Line]:
     exception = crash.exception
     if exception is not None:
         yield labelled("What", exception.title or f"exception {exception.code:08x}", Tone.HEADING)
-        if exception.message and exception.message not in exception.title:
-            yield below(f'"{exception.message}"')
+        message = exception.message
+        if message and message not in exception.title and with_marked_quotes(message) not in exception.title:
+            yield below(in_quotes(message))
     if crash.thrown_at:
         yield labelled("Where", _with_source(crash.thrown_at, thrown_frame(crash)))
         program = program_frame(crash)
@@ -77,7 +80,7 @@ def _summary(crash: CrashReport) -> Iterator[Line]:
             yield below(f"for {_with_source(program.name, program)}")
     yield labelled("Stuck", _stuck(crash))
     if crash.box_text:
-        yield below(f'shows the box "{crash.box_text}"')
+        yield below(f"shows the box {in_quotes(crash.box_text)}")
     if crash.signature is not None:
         yield labelled("Signature", str(crash.signature))
 
@@ -182,4 +185,6 @@ def further_commands(crash: CrashReport, file: str) -> Iterator[Line]:
     commands = debugger_commands(crash)
     if commands:
         yield labelled("In WinDbg", "; ".join(commands))
-    yield labelled("Also", f"throwstack minidump {file} --pid {crash.pid}   a minidump of this process, to attach")
+    yield labelled(
+        "Also", f"throwstack minidump {argument(file)} --pid {crash.pid}   a minidump of this process, to attach"
+    )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from throwstack.report.crash_order import is_stuck
 from throwstack.report.dump_report import Deadlock, DumpReport, MachineReport, ReportWarning, UnexaminedProcess
 from throwstack.report.module_report import NamesFrom
-from throwstack.report.text.spelling import count, duration, time
+from throwstack.report.text.spelling import argument, count, duration, time
 from throwstack.report.text.text_lines import Line, Tone
 
 _MAX_WARNINGS = 20
@@ -26,8 +26,8 @@ def machine_lines(report: DumpReport) -> Iterator[Line]:
     margin = " " * column
     yield Line(f"{margin}{_file(report)}", Tone.PLAIN, column)
     if report.file.missing_pages:
-        cut = f"CUT OFF: {count(report.file.missing_pages, 'page')} missing at its end (throwstack doctor {name})"
-        yield Line(f"{margin}{cut}", Tone.DOUBT, column)
+        cut = f"CUT OFF: {count(report.file.missing_pages, 'page')} missing at its end"
+        yield Line(f"{margin}{cut} (throwstack doctor {argument(name)})", Tone.DOUBT, column)
     yield Line(f"{margin}{_when(report.machine)}", Tone.PLAIN, column)
     yield Line(f"{margin}{counts(report)}", Tone.PLAIN, column)
 
@@ -75,8 +75,8 @@ def counts(report: DumpReport) -> str:
     return f"{seen}: {stuck}{doubt}"
 
 
-def deadlock_lines(deadlocks: tuple[Deadlock, ...]) -> Iterator[Line]:
-    """Yield the deadlocks; nothing if there are none."""
+def deadlock_lines(deadlocks: tuple[Deadlock, ...], file: str) -> Iterator[Line]:
+    """Yield the deadlocks in a dump, whose name is `file`; nothing if there are none."""
     if not deadlocks:
         return
     threads = sum(len(one.threads) + one.waiting for one in deadlocks)
@@ -88,9 +88,10 @@ def deadlock_lines(deadlocks: tuple[Deadlock, ...]) -> Iterator[Line]:
             who = f"  {name} ({thread.pid}), thread {thread.tid}"
             yield Line(f"{who} waits for {thread.waits_for or 'the next'}", Tone.PLAIN, 6)
         if deadlock.waiting:
-            yield Line(f"  and {count(deadlock.waiting, 'more thread')} wait behind them", Tone.FAINT)
+            verb = "waits" if deadlock.waiting == 1 else "wait"
+            yield Line(f"  and {count(deadlock.waiting, 'more thread')} {verb} for one of them", Tone.FAINT)
         yield Line()
-    yield Line("  Their stacks: vol -f MEMORY.DMP windows.stackwalk --pid PID", Tone.FAINT)
+    yield Line(f"  Their stacks: vol -f {argument(file)} windows.stackwalk --pid PID", Tone.FAINT)
 
 
 def warning_lines(report: DumpReport) -> Iterator[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from throwstack.core.text import in_quotes
 from throwstack.report.crash_report import ExceptionReport, InnerException
 from throwstack.report.frame_report import FrameReport
 from throwstack.report.text.spelling import address, bare_address, count
@@ -68,7 +69,7 @@ def _inner_title(one: InnerException, *, is_64bit: bool) -> str:
         code = "" if one.code is None else f"exception {one.code:08x}"
         at = "" if one.address is None else f" raised at {address(one.address, is_64bit=is_64bit)}"
         return f"{code}{at}"
-    said = f' "{one.message}"' if one.message else ""
+    said = f" {in_quotes(one.message)}" if one.message else ""
     status = "" if one.hresult is None else f", HRESULT {one.hresult:08x}"
     at = "" if one.address is None else f", object {address(one.address, is_64bit=is_64bit)}"
     return f"{one.type}{said}{status}{at}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
@@ -19,6 +20,8 @@ _SYSTEM = frozenset({_KERNEL, "ntdll", "kernel32", "kernelbase", "win32k", "win3
 """Modules through which every thread waits."""
 _SCHEDULING = ("Ki", "Ke")
 """How functions of the kernel begin that take a processor from a thread."""
+_MOUNTED = re.compile(r'"?(?:\\\?\?\\)?(?:[A-Za-z]:|\\Device\\HarddiskVolume\d+)', re.ASCII)
+"""What a path begins with, that says on which volume the rest is."""
 _MAX_GROUPS = 8
 """How many groups of threads are named when their stacks are not shown."""
 _MAX_TIDS = 8
@@ -30,7 +33,7 @@ _COLUMN = 32
 def process_lines(process: ProcessReport) -> Iterator[Line]:
     """Yield who the process is, under the label `Process`."""
     yield labelled("Process", process.command_line or process.image_path or process.name)
-    if process.image_path.rpartition("\\")[2].lower() not in process.command_line.lower():
+    if process.command_line and process.image_path and not _is_of_image(process.command_line, process.image_path):
         yield below(f"image {process.image_path}")
     facts = list(_facts(process))
     if facts:
@@ -40,6 +43,14 @@ def process_lines(process: ProcessReport) -> Iterator[Line]:
         yield below(", ".join(figures), Tone.FAINT)
     for note in process.notes:
         yield below(note, Tone.DOUBT)
+
+
+def _is_of_image(command_line: str, image_path: str) -> bool:
+    r"""Say whether a command line begins with the path of the image, wherever that is mounted.
+
+    It may begin with anything: the command line of `C:\Temp\svchost.exe` can be `C:\Windows\system32\svchost.exe -k x`.
+    """
+    return _MOUNTED.sub("", command_line, 1).lower().startswith(_MOUNTED.sub("", image_path, 1).lower())
 
 
 def _facts(process: ProcessReport) -> Iterator[str]:
@@ -118,7 +129,8 @@ def other_thread_lines(process: ProcessReport, style: TextStyle) -> Iterator[Lin
 def _group(group: ThreadGroup, process: ProcessReport, style: TextStyle) -> Iterator[Line]:
     tids = group.tids if style.all_threads else group.tids[:_MAX_TIDS]
     more = f" and {len(group.tids) - len(tids)} more" if len(tids) < len(group.tids) else ""
-    named = f"{', '.join(f'{tid:x}' for tid in tids)}{more}"
+    # In decimal, as an option --tid reads them: 2908 can be either, and would name another thread.
+    named = f"{', '.join(map(str, tids))}{more}"
     state = " ".join(filter(None, (group.state, group.wait_reason)))
     calls = "" if style.all_threads else calls_of(group)
     yield Line(f"  {named}: {state}{', ' if state and calls else ''}{calls}", Tone.PLAIN, 6, 2 + len(named))

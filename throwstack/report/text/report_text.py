@@ -9,7 +9,7 @@ from itertools import chain
 from throwstack.report.crash_order import worst_first
 from throwstack.report.crash_report import CrashReport
 from throwstack.report.dump_report import DumpReport
-from throwstack.report.process_report import ProcessReport
+from throwstack.report.process_report import ProcessReport, process_of
 from throwstack.report.text.crash_lines import crash_lines, further_commands, headline
 from throwstack.report.text.dump_lines import deadlock_lines, machine_lines, symbol_lines, warning_lines
 from throwstack.report.text.process_lines import module_lines, other_thread_lines
@@ -32,16 +32,16 @@ def _lines(report: DumpReport, style: TextStyle) -> Iterator[Line]:
         yield Line()
         for crash in crashes:
             yield Line(f"  {headline(crash)}: {_cause(crash)}", Tone.CRASH, 6)
-    processes = {process.pid: process for process in report.processes}
-    last = {crash.pid: index for index, crash in enumerate(crashes)}
+    processes = [process_of(crash, report.processes) for crash in crashes]
+    last = {id(process): index for index, process in enumerate(processes)}
     for index, crash in enumerate(crashes):
         yield Line()
-        yield from crash_lines(crash, processes.get(crash.pid))
+        yield from crash_lines(crash, processes[index])
         yield Line()
         yield from further_commands(crash, report.file.name)
-        if last[crash.pid] == index:
-            yield from _of_process(processes.get(crash.pid), style)
-    yield from deadlock_lines(report.deadlocks)
+        if last[id(processes[index])] == index:
+            yield from _of_process(processes[index], style)
+    yield from deadlock_lines(report.deadlocks, report.file.name)
     yield from warning_lines(report)
     yield from symbol_lines(report)
 

@@ -4,10 +4,16 @@
 from __future__ import annotations
 
 import datetime
+import re
+import shlex
 
 from throwstack.report.crash_report import CrashReport
 
 _WIDE = 1 << 32
+_NEEDS_NO_QUOTES = re.compile(r"[\w.,:+@%/\\-]+")
+"""What has no meaning of its own on a command line, of a shell or of Windows."""
+_MEANS_MORE = re.compile(r'["$`!\\]')
+"""What has a meaning for a shell in double quotation marks."""
 
 
 def address(value: int | None, *, is_64bit: bool) -> str:
@@ -58,3 +64,14 @@ def duration(seconds: float) -> str:
 def count(number: int, noun: str, plural: str = "") -> str:
     """Return `1 thread`, `1,200 threads`."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def argument(text: str) -> str:
+    """Return `text` as an argument on a command line: in quotation marks if it has spaces or the like.
+
+    A command line of Windows knows double ones alone; a shell does as it reads in double ones if there is a `$`.
+    """
+    path = f"./{text}" if text.startswith("-") else text
+    if _NEEDS_NO_QUOTES.fullmatch(path):
+        return path
+    return shlex.quote(path) if _MEANS_MORE.search(path) else f'"{path}"'

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 
-from rich.cells import cell_len, chop_cells
+from rich.cells import cell_len, get_character_cell_size
 from rich.color import ColorSystem
 from rich.style import Style
 
@@ -83,13 +83,25 @@ def rendered(line: Line, style: TextStyle) -> Iterator[str]:
 
 def _folded(text: str, indent: int, width: int) -> Iterator[str]:
     """Yield `text` in pieces that fit, all but the first begin with `indent`."""
-    start = ""
-    while cell_len(start + text) > width:
-        piece = chop_cells(text, width - len(start))[0]
-        end = _break(piece)
-        yield (start + text[:end]).rstrip()
-        text, start = text[end:].lstrip(), " " * indent
-    yield start + text if text else ""
+    start, at = "", 0
+    while (fits := _fitting(text, at, width - len(start))) < len(text):
+        end = at + _break(text[at:fits])
+        yield (start + text[at:end]).rstrip()
+        while text[end : end + 1] == " ":
+            end += 1
+        start, at = " " * indent, end
+    yield start + text[at:] if text[at:] else ""
+
+
+def _fitting(text: str, at: int, width: int) -> int:
+    """Return the end of the longest piece of `text` from `at` on that takes at most `width` columns."""
+    if text.isascii():
+        return min(at + width, len(text))
+    for end in range(at, len(text)):
+        width -= get_character_cell_size(text[end])
+        if width < 0:
+            return end
+    return len(text)
 
 
 def _break(piece: str) -> int:

@@ -29,15 +29,16 @@ def wait_lines(crash: CrashReport) -> Iterator[Line]:
         yield Line(f"  the kernel stack ends early: {crash.kernel_stack.ending}", Tone.DOUBT)
     blocked = () if crash.blocked is None else crash.blocked.frames
     shared = shared_frames(crash)
+    values = crash.throwing is None  # else those of the program are on the stack that threw
     own = _numbered(blocked[: len(blocked) - shared], len(kernel))
     if kernel and is_64bit == is_wide(kernel[0].ip):
         frames = (*kernel, *own)
-        yield from stack_lines(frames, is_64bit=is_64bit, values=False)
+        yield from stack_lines(frames, is_64bit=is_64bit, values=values)
         yield provenance(frames)
     else:
         for part, wide in ((kernel, True), (own, is_64bit)):
             if part:
-                yield from stack_lines(part, is_64bit=wide, values=False)
+                yield from stack_lines(part, is_64bit=wide, values=values)
                 yield provenance(part)
     if shared:
         first = len(kernel) + len(blocked) - shared

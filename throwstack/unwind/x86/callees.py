@@ -74,12 +74,13 @@ class Callee:
 class Callees:
     """Finds what calls do to the frames of their callers. Each callee is analysed once."""
 
-    __slots__ = ("_ahead", "_callees", "_code", "_depth", "_returns", "_sizes")
+    __slots__ = ("_ahead", "_callees", "_code", "_depth", "_probes", "_returns", "_sizes")
 
     def __init__(self, code: Code) -> None:
         """`code` is the address space's code, from which the called functions are decoded."""
         self._code = code
         self._callees: dict[int, Callee] = {}
+        self._probes: dict[int, Callee | None] = {}
         self._sizes: dict[int, int | None] = {}
         self._returns: dict[int, Return] = {}
         self._depth = 0
@@ -148,7 +149,9 @@ class Callees:
         return self._sizes[address]
 
     def _classify(self, start: int) -> Callee:
-        probe = self._probe(start)
+        if start not in self._probes:
+            self._probes[start] = self._probe(start)
+        probe = self._probes[start]
         if probe is not None:
             return probe
         flow = ControlFlow(

@@ -2,7 +2,9 @@
 """Decodes instructions for the x86 unwinder, which needs their effects on the stack pointer and the registers.
 
 Capstone decodes the bytes, and its result is reduced to an `Instruction`. These are cached by address and shared by all
-analyses. Only 32-bit code is decoded. The reference is the Intel SDM, volume 2.
+analyses. Compilers write the same few encodings again and again, such as `push ebp`. So an encoding that means the same
+at any address is kept too, and asks capstone once. No encoding is the begin of another one, so the bytes tell where it
+ends. Only 32-bit code is decoded. The reference is the Intel SDM, volume 2.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from capstone import x86
 from throwstack.core.memory import Memory
 
 _MAX_LENGTH = 15
-_CAPACITY = 1 << 18
+_CAPACITY, _MAX_ENCODINGS = 1 << 18, 1 << 15
 MASK = 0xFFFFFFFF
 
 
@@ -236,7 +238,7 @@ def _translate(raw: capstone.CsInsn) -> Instruction:
 class Decoder:
     """Decodes the code of one address space, one instruction at a time."""
 
-    __slots__ = ("_capstone", "_decoded", "memory")
+    __slots__ = ("_capstone", "_decoded", "_encodings", "memory")
 
     def __init__(self, memory: Memory) -> None:
         """`memory` is the address space's memory, from which instructions are read."""
@@ -244,6 +246,7 @@ class Decoder:
         self._capstone = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_32)
         self._capstone.detail = True
         self._decoded: dict[int, Instruction | None] = {}
+        self._encodings: dict[bytes, Instruction] = {}
 
     def at(self, address: int) -> Instruction | None:
         """Return the instruction at `address`; None if the bytes cannot be read or are no instruction."""
@@ -254,7 +257,26 @@ class Decoder:
         if len(self._decoded) >= _CAPACITY:
             self._decoded.clear()
         code = self.memory.read_available(address, _MAX_LENGTH)
-        raw = next(self._capstone.disasm(code, address, 1), None)
-        instruction = None if raw is None else _translate(raw)
+        instruction = self._encoded(code, address) or self._disassembled(code, address)
         self._decoded[address] = instruction
+        return instruction
+
+    def _encoded(self, code: bytes, address: int) -> Instruction | None:
+        """Return the instruction with which `code` begins, if its encoding was met before."""
+        for size in range(1, len(code) + 1):
+            known = self._encodings.get(code[:size])
+            if known is not None:
+                return Instruction(address, size, known.op, known.operands, known.written, known.writes_memory)
+        return None
+
+    def _disassembled(self, code: bytes, address: int) -> Instruction | None:
+        raw = next(self._capstone.disasm(code, address, 1), None)
+        if raw is None:
+            return None
+        instruction = _translate(raw)
+        # The operand of a relative jump or call is the address that it leads to, and differs from place to place.
+        if x86.X86_GRP_BRANCH_RELATIVE not in raw.groups:
+            if len(self._encodings) >= _MAX_ENCODINGS:
+                self._encodings.clear()
+            self._encodings[code[: instruction.size]] = instruction
         return instruction

@@ -81,7 +81,7 @@ class ProcessFactsReader:
             command_line=self.command_line(peb, memory),
             created=self.created(process),
             session=_known(lambda: _limited(self._members.session, memory, peb, _MAX_SESSION)),
-            user=_known(lambda: self._user(process)) or "",
+            user=self.user(process),
             parent=_known(lambda: self._kernel_pointer(process, self._members.parent)),
             directory_base=_known(lambda: self._kernel_pointer(process, self._members.directory_base)),
             token=_known(lambda: self._token(process)),
@@ -91,6 +91,10 @@ class ProcessFactsReader:
     def created(self, process: int) -> datetime.datetime | None:
         """Return when the process of the EPROCESS at `process` was started, in UTC; None if it cannot be read."""
         return _known(lambda: _created(self._machine.memory, process, self._members.created))
+
+    def user(self, process: int) -> str:
+        """Return the SID of the user of the EPROCESS at `process`; "" if it cannot be read."""
+        return _known(lambda: self._user(process)) or ""
 
     def command_line(self, peb: int, memory: Memory) -> str:
         """Return the command line in the process parameters of the PEB at `peb`; "" if it cannot be read."""

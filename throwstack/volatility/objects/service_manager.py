@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from volatility3.framework.symbols import intermed
 
@@ -43,6 +44,8 @@ _HEADERS_SINCE = 6000
 _MAX_PAGES = 1 << 14
 """How many pages of the manager's memory are searched. It uses some 2,000."""
 _MAX_RECORDS = 1 << 13
+_MAX_MARKS = 1 << 14
+"""A page that consists of marks can be mapped thousands of times."""
 _MAX_NAME = 256
 """The most characters of a service's name (CreateService)."""
 _RUNNING = 4
@@ -104,7 +107,7 @@ def _records(
 ) -> Iterator[int]:
     """Yield the addresses of service records, each once."""
     seen: set[int] = {0}
-    for mark in _marks(pages, b"serH" if has_headers else b"sErv"):
+    for mark in islice(_marks(pages, b"serH" if has_headers else b"sErv"), _MAX_MARKS):
         record = mark - offsets.tag
         if has_headers:
             try:

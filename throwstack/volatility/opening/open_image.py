@@ -42,6 +42,25 @@ class BadSymbols(CannotOpen):
     """The ISF file cannot be used; the message says why."""
 
 
+class BadPath(CannotOpen):
+    """Volatility opens no file of this name; the message says what to do."""
+
+
+def _location(path: Path) -> str:
+    """Return the URL of a file, by which Volatility opens it; raises BadPath if it would open another file.
+
+    Volatility reads the path out of the URL as UTF-8. Linux allows any bytes in names: `x` and the byte ff become a URL
+    that ends in `x%ff`, out of which nobody reads the same name again.
+    """
+    whole = path.resolve()
+    try:
+        str(whole).encode()
+    except UnicodeEncodeError as error:
+        message = "its path is not UTF-8, and Volatility opens no such file: rename it"
+        raise BadPath(message) from error
+    return whole.as_uri()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Settings:
     """Where one dump's symbols are looked for, and whether a server may be asked."""
@@ -106,7 +125,7 @@ def open_crash_dump(
     context = contexts.Context()
     join = interfaces.configuration.path_join
     base, dump, space = join(_PATH, "file"), join(_PATH, "dump"), join(_PATH, "kernel")
-    context.config[join(base, "location")] = path.resolve().as_uri()
+    context.config[join(base, "location")] = _location(path)
     context.config[join(dump, "base_layer")] = "file"
     context.config[join(space, "memory_layer")] = "dump"
     context.config[join(space, "page_map_offset")] = header.directory_base
@@ -116,7 +135,7 @@ def open_crash_dump(
         context.add_layer(CrashDumpLayer(context, dump, "dump"))
         for number, file in enumerate(page_files):
             name = f"swap_layers{number}"
-            context.config[join(_PATH, name, "location")] = file.resolve().as_uri()
+            context.config[join(_PATH, name, "location")] = _location(file)
             context.add_layer(physical.FileLayer(context, join(_PATH, name), name))
             context.config[join(space, "swap_layers", name)] = name
         context.add_layer(_LAYERS[header.paging](context, space, "layer", metadata={"os": "Windows"}))
@@ -140,9 +159,9 @@ def open_image(path: Path, page_files: Sequence[Path] = ()) -> tuple[interfaces.
     context = contexts.Context()
     join = interfaces.configuration.path_join
     settings = {
-        "stacker.single_location": path.resolve().as_uri(),
+        "stacker.single_location": _location(path),
         "stacker.stackers": stacker.choose_os_stackers(pslist.PsList),
-        "swap.single_swap_locations": [file.resolve().as_uri() for file in page_files],
+        "swap.single_swap_locations": [_location(file) for file in page_files],
     }
     for key, value in settings.items():
         context.config[join(_PATH, key)] = value
