@@ -78,6 +78,18 @@ def test_2_when_a_file_is_there_already_and_nothing_is_examined(tmp_path: Path, 
     assert (tmp_path / "report.json").read_text("utf-8") == "kept"
 
 
+@pytest.mark.parametrize("size", [0x3000, 0x10000])
+def test_2_when_a_dump_is_cut_off_before_its_kernel(
+    forged: Forge, tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int
+):
+    """Whether Volatility is asked or not: the reason is that the dump is cut off."""
+    out, _ = forged("ftp-2003")
+    (tmp_path / "MEMORY.DMP").write_bytes((out / "MEMORY.DMP").read_bytes()[:size])
+    (tmp_path / "isf").symlink_to(out / "isf")
+    assert main(arguments(tmp_path)) == 2
+    assert "; the dump is cut off: 9" in capsys.readouterr().err
+
+
 def test_3_when_the_dump_is_cut_off(crashed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     whole = (crashed / "MEMORY.DMP").read_bytes()
     (tmp_path / "MEMORY.DMP").write_bytes(whole[:-0x3000])

@@ -74,7 +74,7 @@ def test_a_dump_whose_symbols_are_not_at_hand_fails_and_may_succeed_later(forged
     [
         (b"", "empty", "empty file: the file has no contents: copy it again"),
         (b"hello\n", "text", "text file: this is text, not a memory image"),
-        (b"MDMP" + bytes(4096), "user-minidump", "minidump of one process: it holds one process"),
+        (b"MDMP" + bytes(4096), "user-minidump", "minidump of one process, no exception: it holds one process"),
         (b"PAGEDU64", "cut-header", "Windows crash dump, cut off within its header"),
     ],
 )

@@ -48,6 +48,13 @@ class DumpFile:
         return self.extent is not None and self.extent.missing > 0
 
     @property
+    def loss(self) -> str:
+        """Return how much of the memory is missing because the file is cut off; empty if it is not."""
+        if self.extent is None or not self.is_cut_off:
+            return ""
+        return f"the dump is cut off: {self.extent.missing_share:.1%} of its memory is missing at the end"
+
+    @property
     def is_packed_image(self) -> bool:
         """Say whether the file is compressed, and holds an image in which memory may be found."""
         inside = self.inside
@@ -61,7 +68,7 @@ class DumpFile:
         if self.kernel is not None:
             return ""
         reasons = self.problems or ((self.identity.text,) if not self.identity.kind.is_memory else ())
-        return ": ".join(("; ".join(reasons), *self.advice[:1]))
+        return ": ".join(("; ".join(filter(None, (*reasons, self.loss))), *self.advice[:1]))
 
 
 def look_at(path: Path, say: Callable[[str], None] = lambda _: None) -> DumpFile:

@@ -353,7 +353,7 @@ def _opened(file: DumpFile, files: FilesAtHand, progress: Progress | None) -> Ma
             raise BadSymbols(message)
         return open_machine(file, isf, files, progress)
     except ThrowstackError as error:
-        message = f"{name}: {escape(str(error), WHOLE)}"
+        message = "; ".join(filter(None, (f"{name}: {escape(str(error), WHOLE)}", file.loss)))
         raise type(error)(message) from error
 
 
