@@ -17,6 +17,7 @@ from throwstack.core.text import escape
 
 if TYPE_CHECKING:
     from throwstack.minidump.minidump_report import MinidumpReport
+    from throwstack.report.dump_report import ReportWarning, UnexaminedProcess
 
 NAME = "minidump"
 USAGE = "%(prog)s MEMORY.DMP [option ...]"
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     from throwstack.volatility.dump import Dump  # noqa: PLC0415 imports volatility3, which may be missing
 
     lines: list[str] = []
-    missed: list[str] = []
+    missed: list[ReportWarning | UnexaminedProcess] = []
     failed = 0
     if os.path.exists(options.output) and not os.path.isdir(options.output):  # noqa: PTH110, PTH112 raise
         console.say(f"throwstack minidump: {escape(str(options.output), 1024)} is not a directory")
@@ -105,14 +106,27 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     except OSError as error:
         console.say(f"throwstack minidump: {escape(str(options.output), 1024)}: {error.strerror or error}")
         return ExitStatus.CANNOT, lines
-    for reason in missed[:_MAX_SAID]:
-        console.say(f"throwstack minidump: {reason}")
+    for one in missed[:_MAX_SAID]:
+        console.say(f"throwstack minidump: {_text(one)}")
     if not lines:
         stuck = "" if options.pid or missed else "no thread is stuck on an unhandled exception: "
         console.say(f"throwstack minidump: {stuck}no minidump was written")
-    if failed or missed:
+    if failed or any(_may_hide(one) for one in missed):
         return ExitStatus.IN_PART, lines
     return (ExitStatus.DONE if lines else ExitStatus.NOTHING), lines
+
+
+def _text(missed: ReportWarning | UnexaminedProcess) -> str:
+    from throwstack.report.dump_report import ReportWarning  # noqa: PLC0415 commands start quickly
+    from throwstack.report.text.dump_lines import unexamined_text, warning_text  # noqa: PLC0415
+
+    return warning_text(missed) if isinstance(missed, ReportWarning) else unexamined_text(missed)
+
+
+def _may_hide(missed: ReportWarning | UnexaminedProcess) -> bool:
+    from throwstack.report.dump_report import ReportWarning  # noqa: PLC0415
+
+    return not isinstance(missed, ReportWarning) or missed.may_hide_crash
 
 
 def line_of(report: MinidumpReport) -> str:

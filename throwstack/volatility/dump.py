@@ -35,7 +35,7 @@ from throwstack.volatility.cxr import FilesNeeded, stacks_of
 from throwstack.volatility.machine_report import machine_report
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
-from throwstack.volatility.minidumps import CannotWrite, MinidumpOrder, minidumps
+from throwstack.volatility.minidumps import CannotWrite, MinidumpOrder, OnMiss, minidumps
 from throwstack.volatility.objects.machine_name import machine_name
 from throwstack.volatility.open_machine import examination, isf_of, open_machine
 from throwstack.volatility.opening.open_image import BadSymbols, CannotOpen, symbol_directories
@@ -192,7 +192,7 @@ class Dump:
         tids: Collection[int] = (),
         full: bool = False,
         wow64: str = "x86",
-        on_miss: Callable[[str], object] | None = None,
+        on_miss: OnMiss | None = None,
     ) -> Iterator[MinidumpReport]:
         """Write a minidump of each process with a stuck thread into `directory`, and yield a report on each.
 
@@ -200,7 +200,7 @@ class Dump:
         the first stuck thread of the process, or of the first one of `tids`. With `full` it has all readable memory,
         else stacks and what the exception is about. Of a 32-bit process on 64-bit Windows, the minidump is that of the
         32-bit program if `wow64` is `x86`, or that of the 64-bit process if it is `native`. Files are never replaced.
-        At the end, `on_miss` is called with each reason why a stuck thread may have been missed.
+        At the end, `on_miss` is called with each warning and each process that could not be examined.
         Raises a `ThrowstackError` if a file cannot be written.
         """
         if wow64 not in {"x86", "native"}:

@@ -23,9 +23,8 @@ from throwstack.minidump.new_file import minidump_name, open_new
 from throwstack.minidump.small_memory import pick, stack_part
 from throwstack.minidump.write_minidump import Written, write_full, write_small
 from throwstack.report.crash_report import CrashReport
-from throwstack.report.dump_report import MachineReport
+from throwstack.report.dump_report import MachineReport, ReportWarning, UnexaminedProcess
 from throwstack.report.frame_report import WHOLE
-from throwstack.report.text.dump_lines import unexamined_text, warning_text
 from throwstack.volatility.crashes import crash_of
 from throwstack.volatility.memory.guarded import guarded
 from throwstack.volatility.memory.machine import Machine
@@ -45,6 +44,10 @@ class CannotWrite(ThrowstackError):
     """A minidump cannot be written; the message names the file and the reason."""
 
 
+OnMiss = Callable[[ReportWarning | UnexaminedProcess], object]
+"""Takes a reason why a stuck thread may have been missed."""
+
+
 @dataclass(frozen=True, slots=True)
 class MinidumpOrder:
     """What to write and where to.
@@ -60,7 +63,7 @@ class MinidumpOrder:
     native: bool = False
     pids: Collection[int] = ()
     tids: Collection[int] = ()
-    on_miss: Callable[[str], object] | None = None
+    on_miss: OnMiss | None = None
     """Is called at the end with each reason why a stuck thread may have been missed."""
 
 
@@ -84,9 +87,9 @@ def minidumps(
         yield _guarded(machine, contents, subject, order)
     if order.on_miss is not None:
         for warning in survey.record.warnings:
-            order.on_miss(warning_text(warning))
+            order.on_miss(warning)
         for process_left_out in survey.record.unexamined:
-            order.on_miss(unexamined_text(process_left_out))
+            order.on_miss(process_left_out)
     rest = [pid for pid in order.pids if pid not in written]
     if not rest or order.tids:
         return
