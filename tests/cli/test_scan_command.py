@@ -83,7 +83,7 @@ def test_without_the_extra(tmp_path, capsys, monkeypatch):
 def test_results_that_cannot_be_written(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["scan", __file__, "-o", str(tmp_path / "file")]) == 2
-    assert capsys.readouterr().err.splitlines()[0].endswith("file/parts: Not a directory")
+    assert capsys.readouterr().err.splitlines()[0].endswith("file: File exists")
 
 
 @pytest.mark.parametrize("options", [[], ["-o"], ["-o", "x", "--memory-limit", "3"], ["-o", "x", "--workers", "0"]])

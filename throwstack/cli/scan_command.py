@@ -86,16 +86,21 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     from throwstack.cli.scan_progress import progress_display  # noqa: PLC0415
     from throwstack.core.errors import ThrowstackError  # noqa: PLC0415
     from throwstack.scan.part_store import PartStore  # noqa: PLC0415
+    from throwstack.scan.results_lock import ResultsInUse, results_lock  # noqa: PLC0415
 
     plan = _plan(options)
     if not plan.inputs:
         console.say("throwstack scan: there is no file to examine")
         return ExitStatus.CANNOT, ()
     try:
-        with progress_display(is_quiet=options.quiet, as_json=options.json_progress) as watch:
-            run_scan.scan(plan, watch)
-        parts = PartStore(plan.out / run_scan.PARTS)
-        totals = write_results.write_results(plan.out, parts.records(dump.path for dump in plan.inputs))
+        with results_lock(plan.out):
+            with progress_display(is_quiet=options.quiet, as_json=options.json_progress) as watch:
+                run_scan.scan(plan, watch)
+            parts = PartStore(plan.out / run_scan.PARTS)
+            totals = write_results.write_results(plan.out, parts.records(dump.path for dump in plan.inputs))
+    except ResultsInUse as error:
+        console.say(f"throwstack scan: {escape(str(error), 1024)}")
+        return ExitStatus.CANNOT, ()
     except ThrowstackError as error:
         console.say(f"throwstack scan: {escape(str(error), 1024)}")
         console.say("throwstack scan: what is done is kept: run the same command again to go on")

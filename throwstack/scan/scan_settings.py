@@ -55,7 +55,7 @@ class ScanSettings:
         """Return a digest of the settings, of the version of throwstack, and of the state of the files they name."""
         digest = hashlib.sha256(json.dumps([__version__, asdict(self)]).encode())
         for name, size, modified in islice(self._files(), _MAX_FILES):
-            digest.update(f"{name}\0{size}\0{modified}\n".encode("utf-8", "surrogateescape"))
+            digest.update(os.fsencode(name) + f"\0{size}\0{modified}\n".encode())
         return digest.hexdigest()
 
     def _files(self) -> Iterator[tuple[str, int, int]]:
