@@ -24,8 +24,8 @@ Examines many dumps on all cores, or on a Dask cluster. The results in DIR are t
 Parquet), the whole reports (crashes.jsonl), the list of symbol files that would improve them (symbols-needed.txt) and a
 page with the crashes by signature (index.html).
 A second run with the same DIR goes on where the first was interrupted. Exit status: 0 when all dumps were
-examined, 1 when some were not, 2 when none can be or the results cannot be written; 64 for wrong usage, 130 when
-interrupted.
+examined, 1 when some were not or not all files were written, 2 when none can be or the results cannot be written; 64
+for wrong usage, 130 when interrupted.
 """
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", re.IGNORECASE)
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
         console.say(f"throwstack scan: {missing} records are not in {plan.out}: do all workers write there?")
         return ExitStatus.CANNOT, ()
     lines = [*totals.lines(), f"results: {escape(str(options.out), 4096)}"]
-    return ExitStatus.NOTHING if totals.failed else ExitStatus.DONE, lines
+    return ExitStatus.NOTHING if totals.failed or totals.without_files else ExitStatus.DONE, lines
 
 
 def _plan(options: argparse.Namespace) -> ScanPlan:
