@@ -152,7 +152,7 @@ def test_the_page_is_what_the_page_maker_gives(
     crashed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     maker = types.ModuleType("throwstack.report.page.report_page")
-    maker.page_of = lambda report: f"<html>{len(report.crashes)} crashes"  # type: ignore[attr-defined]
+    maker.page_of = lambda report, **_: f"<html>{len(report.crashes)} crashes"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "throwstack.report.page", types.ModuleType("throwstack.report.page"))
     monkeypatch.setitem(sys.modules, "throwstack.report.page.report_page", maker)
     assert main(arguments(crashed, "--quiet", "--html", str(tmp_path / "report.html"))) == 0
