@@ -88,7 +88,7 @@ def test_results_that_cannot_be_written(tmp_path, capsys):
     assert main(["scan", __file__, "-o", str(tmp_path / "file")]) == 2
     assert capsys.readouterr().err == f"throwstack scan: {tmp_path / 'file'} is not a directory\n"
     assert main(["scan", __file__, "-o", str(tmp_path / "file" / "below")]) == 2
-    assert capsys.readouterr().err.endswith("below/parts: Not a directory\n")
+    assert capsys.readouterr().err.endswith("below: Not a directory\n")
 
 
 @pytest.mark.parametrize("options", [[], ["-o"], ["-o", "x", "--memory-limit", "3"], ["-o", "x", "--workers", "0"]])

@@ -89,6 +89,7 @@ def test_a_second_stuck_thread_is_in_the_comment_and_can_be_chosen(opened: Dump,
     assert "another stuck thread: thread 5324" in parts.comment
     second, parts = written(opened, tmp_path, tids=[5324])
     assert exception_of(parts)[:2] == (5324, 0xC0000005)
+    assert "another stuck thread: thread 5320" in parts.comment
     assert first.path != second.path
 
 

@@ -48,6 +48,21 @@ def test_reports_and_minidumps_one_for_each_signature(forged: Forge, tmp_path):
     assert [label for label, _ in every.files] == ["minidump"]
 
 
+def test_a_claim_without_a_name_in_it_is_nobodys(forged: Forge, tmp_path):
+    """The process that claimed a signature was killed before it had written which dump it was for."""
+    out, _ = forged("service-x64")
+    wanted = {"symbols": (str(out / "isf"),), "out": str(tmp_path), "reports": "new"}
+    digests = [crash["signature"]["digest"] for crash in record_of(out / "MEMORY.DMP", **wanted).report["crashes"]]
+    for digest in digests:
+        (tmp_path / "signatures" / digest).write_bytes(b"")
+    copy = tmp_path / "copy.dmp"
+    copy.write_bytes((out / "MEMORY.DMP").read_bytes())
+    assert [label for label, _ in record_of(copy, **wanted).files] == ["report"]
+    (tmp_path / "gone").touch()
+    nowhere = record_of(copy, **{**wanted, "out": str(tmp_path / "gone")})
+    assert (nowhere.outcome, nowhere.files_problem) == (DumpOutcome.EXAMINED, "Not a directory")
+
+
 def test_files_that_cannot_be_written_cost_no_report(forged: Forge, tmp_path):
     out, _ = forged("service-x64")
     (tmp_path / "reports").touch()

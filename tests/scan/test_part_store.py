@@ -82,3 +82,11 @@ def test_a_directory_that_cannot_be_made(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageFailed, match="file/parts: Not a directory"):
         PartStore(tmp_path / "file" / "parts").prepare()
+
+
+def test_a_part_that_was_changed_on_the_disk_is_absent(store):
+    """One flipped bit makes another digit of a number: JSON as good as before."""
+    store.write(RECORD)
+    part = store._path(RECORD.path)
+    part.write_bytes(part.read_bytes().replace(b'"size": 7', b'"size": 3'))
+    assert store.read(RECORD.path) is None

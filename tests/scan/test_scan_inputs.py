@@ -84,3 +84,22 @@ def test_a_name_that_is_no_text(tmp_path):
     (dump,) = find_inputs([str(tmp_path)])
     assert os.fsencode(dump.path).endswith(b"caf\xe9.dmp")
     assert not dump.problem
+
+
+def test_results_that_are_reached_by_a_link_are_not_searched_either(dumps):
+    """`/dumps` is a link to a disk, and the results are given by the disk's own path, or the other way around."""
+    (dumps / "link").symlink_to(dumps / "web", target_is_directory=True)
+    assert names(dumps, "link", is_recursive=True, leave_out=dumps / "web" / "deep") == ["link/c.dmp"]
+    assert names(dumps, "web", is_recursive=True, leave_out=dumps / "link" / "deep") == ["web/c.dmp"]
+
+
+def test_dumps_beside_the_results_are_said_not_to_be_searched(dumps):
+    said: list[str] = []
+    assert find_inputs([str(dumps)], leave_out=dumps, say=said.append) == ()
+    assert said == [f"{dumps}: nothing is searched there, because the results are written there"]
+
+
+def test_a_list_that_powershell_wrote(dumps, monkeypatch):
+    monkeypatch.chdir(dumps)
+    (dumps / "list").write_bytes("b.dmp\r\ncaf\u00e9.dmp\r\n".encode("utf-16"))
+    assert [Path(dump.path).name for dump in find_inputs(["@list"])] == ["b.dmp", "caf\u00e9.dmp"]

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.scan.made_records import made_crash, made_record
 from throwstack.scan.dump_record import DumpOutcome, DumpRecord
 from throwstack.scan.scan_totals import ScanTotals
@@ -31,3 +33,12 @@ def test_more_signatures_than_are_printed():
     totals = ScanTotals()
     list(totals.counted([made_record("/a", *(made_crash(f"app!f{number}") for number in range(13)))]))
     assert list(totals.lines())[-1] == "         and 3 more"
+
+
+def test_files_that_were_asked_for_and_not_written():
+    totals = ScanTotals()
+    full = replace(made_record("/a", made_crash()), files_problem="/out/reports: No space left on device")
+    list(totals.counted([full, made_record("/b")]))
+    assert list(totals.lines())[1] == (
+        "       1 of which not all reports or minidumps were written: /out/reports: No space left on device"
+    )

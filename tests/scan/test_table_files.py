@@ -189,3 +189,23 @@ def test_the_order_of_records_is_the_order_of_rows(tmp_path):
         "/dumps/c.dmp",
         r"/dumps/\udce9.dmp",
     ]
+
+
+def test_numbers_and_texts_that_no_column_can_hold_cost_no_other_dump(tmp_path):
+    """A hostile dump names a process with the PID 2^64 - 8 and half a character: its rows are there without them."""
+    hostile = {
+        **CRASH,
+        "process": {"pid": (1 << 64) - 8, "name": "app.exe"},
+        "throwing": {"frames": [{**FRAME, "offset": 1 << 63}], "end": "thread-start"},
+        "exceptions": [{"code": "0x" + "f" * 17, "message": "half \ud83d"}],
+    }
+    dump = examined("/dumps/a.dmp", hostile)
+    dump.report["warnings"][0]["tid"] = 1 << 64
+    table_files.write_tables(tmp_path, [dump, RECORDS[0]])
+    first, *others = rows(tmp_path, "crashes")
+    assert (first["pid"], first["tid"], first["code_value"], first["message"]) == (None, 12, None, r"half \ud83d")
+    assert [other["pid"] for other in others] == [8, 8]
+    assert rows(tmp_path, "frames")[0]["offset"] is None
+    assert rows(tmp_path, "dumps")[0]["warnings"][0]["tid"] is None
+    line = (tmp_path / "crashes.jsonl").read_text("utf-8").splitlines()[0]
+    assert json.loads(line)["report"]["crashes"] == [hostile]

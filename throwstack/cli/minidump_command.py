@@ -137,6 +137,6 @@ def line_of(report: MinidumpReport) -> str:
 def _parts(report: MinidumpReport) -> Iterator[str]:
     yield f"{escape(str(report.path), 1024)}: {report.process} (PID {report.pid}), {report.arch}"
     if report.tid is not None:
-        yield f"thread {report.tid}: {report.title or 'stuck without an exception'}"
+        yield f"thread {report.tid}: {report.title or 'stuck, and no exception to open it at'}"
     yield f"{report.size:,} bytes"
     yield from (f"without {what}" for what in report.left_out)

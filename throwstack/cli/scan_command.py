@@ -26,8 +26,8 @@ Examines many dumps on all cores, or on a Dask cluster. The results in DIR are t
 Parquet), the whole reports (crashes.jsonl), the list of symbol files that would improve them (symbols-needed.txt) and a
 page with the crashes by signature (index.html).
 A second run with the same DIR goes on where the first was interrupted. Exit status: 0 when all dumps were
-examined, 1 when some were not, 2 when none can be or the results cannot be written; 64 for wrong usage, 130 when
-interrupted.
+examined, 1 when some were not or not all files were written, 2 when none can be or the results cannot be written; 64
+for wrong usage, 130 when interrupted.
 """
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", re.IGNORECASE)
@@ -88,6 +88,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     from throwstack.cli.scan_progress import progress_display  # noqa: PLC0415
     from throwstack.core.errors import ThrowstackError  # noqa: PLC0415
     from throwstack.scan.part_store import PartStore  # noqa: PLC0415
+    from throwstack.scan.results_lock import ResultsInUse, results_lock  # noqa: PLC0415
 
     if os.path.exists(options.out) and not os.path.isdir(options.out):  # noqa: PTH110, PTH112 raise
         _say(f"{options.out} is not a directory")
@@ -98,13 +99,14 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
         _say(f"there is no file to examine{deeper}")
         return ExitStatus.CANNOT, ()
     try:
-        with progress_display(is_quiet=options.quiet, as_json=options.json_progress) as watch:
-            run_scan.scan(plan, watch)
-        parts = PartStore(plan.out / run_scan.PARTS)
-        totals = write_results.write_results(plan.out, parts.records(dump.path for dump in plan.inputs))
+        with results_lock(plan.out):
+            with progress_display(is_quiet=options.quiet, as_json=options.json_progress) as watch:
+                run_scan.scan(plan, watch)
+            parts = PartStore(plan.out / run_scan.PARTS)
+            totals = write_results.write_results(plan.out, parts.records(dump.path for dump in plan.inputs))
     except ThrowstackError as error:
         console.say(f"throwstack scan: {escape(str(error), 1024)}")
-        if (plan.out / run_scan.PARTS).is_dir():
+        if not isinstance(error, ResultsInUse) and (plan.out / run_scan.PARTS).is_dir():
             console.say("throwstack scan: what is done is kept: run the same command again to go on")
         return ExitStatus.CANNOT, ()
     except KeyboardInterrupt:
@@ -115,7 +117,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
         console.say(f"throwstack scan: {missing} records are not in {plan.out}: do all workers write there?")
         return ExitStatus.CANNOT, ()
     lines = [*totals.lines(), f"the page of the crashes: {escape(str(options.out / write_results.PAGE), 4096)}"]
-    return ExitStatus.NOTHING if totals.failed else ExitStatus.DONE, lines
+    return ExitStatus.NOTHING if totals.failed or totals.without_files else ExitStatus.DONE, lines
 
 
 def _plan(options: argparse.Namespace) -> ScanPlan:

@@ -5,6 +5,7 @@
     scan_settings   what changes an answer: options, and the files that are given beside the dumps
     dump_record     what is known of one dump after it was examined; kept as one file, a part
     part_store      the directory of parts, written so that a killed run leaves whole parts only
+    results_lock    one scan at a time writes to a directory of results
     examine_dump    one dump, examined by the library: gives a record
     examiner_main   the process that examines dumps one after the other
     examiner        starts that process, gives it dumps, and ends it when it takes too long or too much memory

@@ -50,9 +50,9 @@ def write_files(dump: Dump, report: DumpReport, path: str, wanted: WantedFiles) 
     if not report.crashes or not (wanted.reports or wanted.minidumps):
         return files, ""
     out = Path(wanted.out)
-    new = _new_pids(report, path, out) if NEW in (wanted.reports, wanted.minidumps) else set()
     every = {crash.pid for crash in report.crashes}
     try:
+        new = _new_pids(report, path, out) if NEW in (wanted.reports, wanted.minidumps) else set()
         if new if wanted.reports == NEW else wanted.reports:
             files.append(["report", _write_report(report, path, out)])
         pids = new if wanted.minidumps == NEW else every
@@ -73,11 +73,15 @@ def _is_first(digest: str, path: str, out: Path) -> bool:
     claims = out / "signatures"
     claims.mkdir(exist_ok=True)
     name = hashlib.sha256(os.fsencode(path)).hexdigest()
+    claim = claims / digest
     try:
-        with (claims / digest).open("x") as file:
+        with claim.open("x") as file:
             file.write(name)
     except FileExistsError:
-        return (claims / digest).read_text("ascii", "replace") == name
+        claimed_by = claim.read_text("ascii", "replace")
+        if claimed_by:
+            return claimed_by == name
+        claim.write_text(name, "ascii")  # a process was killed, or the disk was full, before the name was in it
     return True
 
 

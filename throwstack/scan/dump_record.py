@@ -8,6 +8,7 @@ form that `docs/schema` describes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +16,7 @@ from typing import Any
 
 from throwstack.core.errors import ThrowstackError
 
-PART_FORMAT = 1
+PART_FORMAT = 2
 """The version of the JSON form. Records of another version are not used: their dumps are examined again."""
 
 
@@ -79,15 +80,25 @@ class DumpRecord:
     def to_bytes(self) -> bytes:
         """Return the record as JSON, in ASCII, because paths may hold bytes that are no text."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return json.dumps({"format": PART_FORMAT, **fields, "outcome": self.outcome.value}).encode("ascii")
+        fields["outcome"] = self.outcome.value
+        return json.dumps({"format": PART_FORMAT, "sha256": _digest(fields), "record": fields}).encode("ascii")
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    """Return the digest by which a part shows that it is as it was written: disks fail, and people edit files."""
+    return hashlib.sha256(json.dumps(fields).encode("ascii")).hexdigest()
 
 
 def read_record(data: bytes) -> DumpRecord:
     """Return the record whose JSON form is `data`; raises NoDumpRecord if it is none, or one of another version."""
     try:
-        fields = json.loads(data)
-        if fields.pop("format") != PART_FORMAT:
+        part = json.loads(data)
+        if part["format"] != PART_FORMAT:
             message = "it is of another version"
+            raise NoDumpRecord(message)
+        fields = part["record"]
+        if part["sha256"] != _digest(fields):
+            message = "it was changed after it was written"
             raise NoDumpRecord(message)
         return DumpRecord(**{**fields, "outcome": DumpOutcome(fields["outcome"])})
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -7,8 +7,10 @@ directory, the regular files are inputs, and links to such. Links to directories
 
 from __future__ import annotations
 
+import codecs
 import glob
 import os
+import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 Say = Callable[[str], None]
+_LINE_END = re.compile(r"\r?\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ def find_inputs(
         leave_out: a directory in which nothing is searched, because the results are written there.
         say: is called with a message for what gives no file at all.
     """
-    search = _Search(pattern, is_recursive, None if leave_out is None else os.path.abspath(leave_out), say)
+    search = _Search(pattern, is_recursive, None if leave_out is None else os.path.realpath(leave_out), say)
     paths = {os.path.abspath(path) for argument in arguments for path in search.paths(argument)}
     return tuple(map(_asked, sorted(paths)))
 
@@ -67,6 +70,8 @@ class _Search:
             for line in self._lines(argument[1:]):
                 yield from self.paths(line, is_listed=True)
         elif os.path.isdir(argument):
+            if self._is_ours(argument):
+                self.say(f"{argument}: nothing is searched there, because the results are written there")
             yield from self._of_directory(argument)
         elif os.path.lexists(argument) or not glob.has_magic(argument):
             yield argument
@@ -79,7 +84,9 @@ class _Search:
         except OSError as error:
             self.say(f"{name}: {error.strerror or error}")
             return ()
-        return (os.fsdecode(line) for line in text.removeprefix(b"\xef\xbb\xbf").splitlines() if line.strip())
+        if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # what `>` of PowerShell 5 writes
+            return [line for line in _LINE_END.split(text.decode("utf-16", "replace")) if line.strip()]
+        return [os.fsdecode(line) for line in text.removeprefix(codecs.BOM_UTF8).splitlines() if line.strip()]
 
     def _of_pattern(self, pattern: str) -> Iterator[str]:
         found = False
@@ -103,7 +110,7 @@ class _Search:
     def _is_ours(self, path: str) -> bool:
         if self.leave_out is None:
             return False
-        whole = os.path.abspath(path)
+        whole = os.path.realpath(path)  # a directory may be reached by a link
         return whole == self.leave_out or whole.startswith(self.leave_out + os.sep)
 
     def _cannot_list(self, error: OSError) -> None:

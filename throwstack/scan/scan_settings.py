@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""The settings of a scan that change an answer, and the keys by which a later run knows what is done already.
 
-The key of a dump is a digest of its path, size and time of change, of the version of throwstack, and of these settings,
-with the sizes and times of all files that they name: if somebody puts a PDB into a directory of the symbol path, the
-dumps are examined again.
+The key of a dump is a digest of its path, size and time of change, of the versions of throwstack and Volatility, and of
+these settings, with the sizes and times of all files that they name: if somebody puts a PDB into a directory of the
+symbol path, the dumps are examined again.
 
 Directories that only keep what a server gave do not count. Example: of `srv*C:\cache*https://server`, the scan itself
 fills `C:\cache`; if that changed the keys, no second run would find anything done. A file has the same contents
@@ -17,6 +17,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 
@@ -52,10 +53,10 @@ class ScanSettings:
     minidumps: str = ""
 
     def fingerprint(self) -> str:
-        """Return a digest of the settings, of the version of throwstack, and of the state of the files they name."""
-        digest = hashlib.sha256(json.dumps([__version__, asdict(self)]).encode())
+        """Return a digest of the settings, the versions of throwstack and Volatility, and the state of named files."""
+        digest = hashlib.sha256(json.dumps([__version__, _volatility(), asdict(self)]).encode())
         for name, size, modified in islice(self._files(), _MAX_FILES):
-            digest.update(f"{name}\0{size}\0{modified}\n".encode("utf-8", "surrogateescape"))
+            digest.update(os.fsencode(name) + f"\0{size}\0{modified}\n".encode())
         return digest.hexdigest()
 
     def _files(self) -> Iterator[tuple[str, int, int]]:
@@ -63,6 +64,14 @@ class ScanSettings:
             yield from _states(directory)
         for path in self.page_files:
             yield from _state(path)
+
+
+def _volatility() -> str:
+    """Return Volatility's version, "" if it is not installed as a package: it opens the images and finds symbols."""
+    try:
+        return version("volatility3")
+    except PackageNotFoundError:
+        return ""
 
 
 def key_of(dump: DumpInput, fingerprint: str) -> str:

@@ -7,10 +7,14 @@ numbers of 64 bits beside their texts, lists as lists.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pyarrow as pa
 
+from throwstack.core.text import escape
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
 _TIME = pa.timestamp("us", tz="UTC")
 _WARNINGS = pa.list_(
@@ -124,3 +128,21 @@ FRAMES = pa.schema(
         "note": _TEXT,
     }.items()
 )
+
+
+def fitted(value: Any, kind: Any) -> Any:  # noqa: ANN401 what JSON is made of; a module without types
+    """Return a value as a column of this type can hold it: a number that is too large is not known (None).
+
+    A damaged or hostile dump may have any number as the PID of a process, 0xfffffffffffffff8 too. One such number would
+    end the making of the tables of all dumps.
+    """
+    if isinstance(value, int):
+        low, high = (0, (1 << 64) - 1) if kind == pa.uint64() else (-(1 << 63), (1 << 63) - 1)
+        return value if low <= value <= high else None
+    if isinstance(value, str):
+        return value if value.isascii() or not _SURROGATE.search(value) else escape(value, 10 * len(value))
+    if isinstance(value, list):
+        return [fitted(item, kind.value_type) for item in value]
+    if isinstance(value, dict):
+        return {field.name: fitted(value.get(field.name), field.type) for field in kind}
+    return value

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from throwstack.core.text import escape
 from throwstack.scan.dump_record import DumpRecord
 from throwstack.scan.part_store import StorageFailed, sync_directory
-from throwstack.scan.table_columns import CRASHES, DUMPS, FRAMES
+from throwstack.scan.table_columns import CRASHES, DUMPS, FRAMES, fitted
 from throwstack.scan.table_rows import Row, crash_rows, dump_row, frame_rows, symbol_lines
 
 _ROWS_IN_GROUP = 8192
@@ -58,7 +58,9 @@ def _write(directory: Path, records: Iterable[DumpRecord]) -> None:
         dumps, crashes, frames = (
             closing.enter_context(_table(directory / name, schema)) for name, schema in TABLES.items()
         )
-        reports = closing.enter_context((directory / "crashes.jsonl").open("w", encoding="utf-8", newline="\n"))
+        reports = closing.enter_context(
+            (directory / "crashes.jsonl").open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
+        )
         for record in records:
             dumps.add(dump_row(record))
             for row in crash_rows(record):
@@ -87,7 +89,7 @@ class _Table:
     rows: list[Row] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
-        self.rows.append(row)
+        self.rows.append({field.name: fitted(row[field.name], field.type) for field in self.schema})
         if len(self.rows) >= _ROWS_IN_GROUP:
             self.flush()
 

@@ -211,7 +211,7 @@ class Dump:
             machine = machine_report(self._machine, self._file.identity.header)
         name, size = self._file.path.name, self._file.size
         order = MinidumpOrder(Path(directory), name, size, full, wow64 == "native", pids, tids, on_miss)
-        yield from self._each(minidumps(self._machine, machine, self._survey, order))
+        yield from self._each(_writing(minidumps(self._machine, machine, self._survey, order)))
 
     def _machine_name(self) -> str:
         with guarded(lambda reason: log.info("the name of the machine cannot be read: %s", reason)):
@@ -246,8 +246,6 @@ class Dump:
             with examination():
                 yield
         except ThrowstackError as error:
-            if isinstance(error.__cause__, CannotWrite):  # of the caller's disk, and not of the image
-                raise error.__cause__ from None
             message = f"{self._name}: {escape(str(error), WHOLE)}"
             raise type(error)(message) from error
 
@@ -283,7 +281,10 @@ def _selection(
 
 
 class _OfTheCaller(BaseException):
-    """Carries an exception of the caller's `progress` function past every guard, because the dump did not cause it."""
+    """Carries an exception past every guard, because the dump did not cause it.
+
+    It is one of the caller's `progress` function, or says that a file of the caller's cannot be written.
+    """
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
@@ -300,9 +301,17 @@ def _passing_on(progress: Progress) -> Progress:
     return told
 
 
+def _writing(found: Iterator[MinidumpReport]) -> Iterator[MinidumpReport]:
+    """Yield what `found` yields. That a file cannot be written says nothing about the dump."""
+    try:
+        yield from found
+    except CannotWrite as error:
+        raise _OfTheCaller(error) from error
+
+
 @contextlib.contextmanager
 def _callers_errors() -> Iterator[None]:
-    """Reraise an exception of the caller's `progress` function unchanged."""
+    """Reraise an exception that the dump did not cause unchanged."""
     try:
         yield
     except _OfTheCaller as passed:

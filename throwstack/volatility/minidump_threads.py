@@ -9,7 +9,7 @@ they are. A trap frame also has flags and selectors, which the walk of a stack d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from throwstack.core.memory import Memory, MemoryUnreadable
 from throwstack.core.registers import Arch, Registers
@@ -34,6 +34,11 @@ _USER_SELECTORS = {
     0x33: {"ss": 0x2B, "ds": 0x2B, "es": 0x2B, "fs": 0x53, "gs": 0x2B},
 }
 """The selectors of all user code by its cs: of 32-bit Windows, of 32-bit code on 64-bit Windows, of 64-bit code."""
+_VOLATILE = 3
+"""eax, ecx and edx, the first registers of x86. The kernel does not save them when a system call begins: in the trap
+frame there is what an earlier one at the same place had."""
+_BEFORE = 16
+_SYSENTER, _INT_2E, _NOP = b"\x0f\x34", b"\xcd\x2e", b"\x90"
 _MAX_NAME = 256
 _LONG = (1 << 64) - 1
 
@@ -145,6 +150,8 @@ class MinidumpThreads:
             if is_own or frame.is_32bit_code_on_x64:
                 cs = frame.cs & 0xFFFF
                 others = self._eflags(frame.address)
+            if is_own and arch is Arch.X86 and waits_in_system_call(process.memory, registers.ip):
+                registers = replace(registers, gpr=(*[None] * _VOLATILE, *registers.gpr[_VOLATILE:]))
         if self._is_wow64(process, side):
             cs = 0x23
         return made_context(arch, registers, {"cs": cs, **_USER_SELECTORS.get(cs, {}), **others})
@@ -178,6 +185,19 @@ class MinidumpThreads:
             return _unicode_string(machine.memory, text, machine.pointer_size) if text else ""
         except MemoryUnreadable:
             return ""
+
+
+def waits_in_system_call(memory: Memory, ip: int) -> bool:
+    """Say whether 32-bit code at `ip` goes on after a system call: `sysenter`, or `int 2Eh`, is before it.
+
+    XP has five bytes of padding between `sysenter` and `KiFastSystemCallRet`, Server 2003 none. If the code is absent,
+    it may be one: of nearly all threads that wait, it is.
+    """
+    try:
+        before = memory.read(ip - _BEFORE, _BEFORE)
+    except MemoryUnreadable:
+        return True
+    return before.rstrip(_NOP).endswith((_SYSENTER, _INT_2E))
 
 
 def _unicode_string(memory: Memory, address: int, pointer_size: int) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -83,6 +83,8 @@ def minidumps(
     written: set[int] = set()
     for _, group in groupby(survey.findings(), lambda finding: finding.process.address):
         subject = _subject(tuple(group), survey_of, native=order.native)
+        if order.tids:
+            subject = replace(subject, findings=(*subject.findings, *_others(subject, survey_of)))
         written.add(subject.process.pid)
         yield _guarded(machine, contents, subject, order)
     if order.on_miss is not None:
@@ -110,6 +112,14 @@ def _subject(findings: tuple[Finding, ...], survey_of: SurveyOf, *, native: bool
     tids = [finding.thread.tid for finding in findings]
     own = tuple(survey_of(Selection([first.process.pid], tids, sides=frozenset({Side.NATIVE}))).findings())
     return Subject((own or findings)[0].process, Side.NATIVE, own or findings)
+
+
+def _others(subject: Subject, survey_of: SurveyOf) -> Iterator[Finding]:
+    """Yield the stuck threads of the process that were not chosen: the comment names them, too."""
+    chosen = {finding.thread.tid for finding in subject.findings}
+    for finding in survey_of(Selection([subject.process.pid])).findings():
+        if finding.process.address == subject.process.address and finding.thread.tid not in chosen:
+            yield finding
 
 
 def _guarded(machine: Machine, contents: MinidumpContents, subject: Subject, order: MinidumpOrder) -> MinidumpReport:
