@@ -89,7 +89,7 @@ BETWEEN_THE_GUARDS = {
     "dispatch/saved_exception.py": {"found_by", "where"},
     "core/frames.py": {"ip", "is_complete"},
     "names/symbols.py": {"__str__"},
-    "core/text.py": {"escape"},
+    "core/text.py": {"escape", "is_visible"},
     "stuck/stuck_thread.py": {"kinds", "role_of"},
     "report/frame_report.py": {"call_site", "is_inline"},
     "stuck/signature.py": {"__str__"},
