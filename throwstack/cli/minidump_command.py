@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from throwstack.cli import console, dump_options
 from throwstack.cli.exit_status import ExitStatus
-from throwstack.cli.progress import progress_bar
+from throwstack.cli.opened_dump import opened_dump
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.text import escape
 
@@ -64,8 +64,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     """Write the minidumps and return the exit status and the lines to print."""
-    from throwstack.volatility.dump import Dump  # noqa: PLC0415 imports volatility3, which may be missing
-
     lines: list[str] = []
     missed: list[ReportWarning | UnexaminedProcess] = []
     failed = 0
@@ -74,18 +72,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
         return ExitStatus.CANNOT, ()
     try:
         options.output.mkdir(parents=True, exist_ok=True)
-        with (
-            progress_bar() as progress,
-            Dump(
-                options.dump,
-                symbols=options.symbols,
-                symbol_path=options.symbol_path,
-                image_path=options.image_path,
-                page_files=options.page_file,
-                offline=options.offline,
-                progress=progress,
-            ) as dump,
-        ):
+        with opened_dump(options) as dump:
             tids = [] if options.tid is None else [options.tid]
             for report in dump.minidumps(
                 options.output,

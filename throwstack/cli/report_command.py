@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from throwstack import __version__
 from throwstack.cli import console, dump_options, result_files
 from throwstack.cli.exit_status import ExitStatus
-from throwstack.cli.progress import progress_bar
+from throwstack.cli.opened_dump import opened_dump
 from throwstack.core.errors import ThrowstackError
 
 if TYPE_CHECKING:
@@ -85,20 +85,7 @@ def _files(options: argparse.Namespace) -> list[Path]:
 
 
 def _report(options: argparse.Namespace) -> DumpReport:
-    from throwstack import open as open_dump  # noqa: PLC0415 imports volatility3, which may be missing
-
-    with (
-        progress_bar() as progress,
-        open_dump(
-            options.dump,
-            symbols=options.symbols,
-            symbol_path=options.symbol_path,
-            image_path=options.image_path,
-            page_files=options.page_file,
-            offline=options.offline,
-            progress=progress,
-        ) as dump,
-    ):
+    with opened_dump(options) as dump:
         return dump.report(
             pids=options.pid,
             tids=options.tid,
