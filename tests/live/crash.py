@@ -41,6 +41,7 @@ def crash(fixture: Fixture, prefix: Prefix, program: Path, attempts: int = 3) ->
             return _crash_once(fixture, prefix, program)
         except (WineError, CaptureError, TruthError, OSError) as error:
             failures.append(str(error))
+            prefix.start_anew()
     message = "; ".join(failures)
     raise WineError(message)
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -77,6 +78,14 @@ class Prefix:
             server.kill()
             message = f"what runs in {self.path} does not end"
             raise WineError(message) from None
+
+    def start_anew(self) -> None:
+        """End everything that runs in the prefix, so that the next program gets a new server.
+
+        A server that has stumbled over one program may do so with all that follow: it starts no debugger, for example.
+        """
+        with suppress(WineError):
+            self.stop()
 
     def _run(self, *command: str, overrides: str = "mscoree=;mshtml=", seconds: float = 60) -> None:
         process = self._popen(command, overrides, {})

@@ -38,6 +38,7 @@ def crash(fixture: ManagedFixture, app: App, prefix: Prefix, console: Path) -> t
             return _crash_once(fixture, app, prefix, console)
         except (WineError, CaptureError, ConsoleTextError, NotesError, OSError) as error:
             failures.append(str(error))
+            prefix.start_anew()
     message = "; ".join(failures)
     raise WineError(message)
 
