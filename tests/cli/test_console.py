@@ -186,7 +186,11 @@ def test_ctrl_c_during_a_long_examination(tmp_path):
         [
             sys.executable,
             "-c",
-            f"print(flush=True); from throwstack.cli.main import main; raise SystemExit(main(['doctor', '{image}']))",
+            # A shell's background jobs, of which these tests may be one, ignore Ctrl-C.
+            (
+                "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); print(flush=True); "
+                f"from throwstack.cli.main import main; raise SystemExit(main(['doctor', '{image}']))"
+            ),
         ],
         cwd=CHECKOUT,
         stdout=subprocess.PIPE,

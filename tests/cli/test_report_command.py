@@ -108,7 +108,11 @@ def test_130_when_interrupted(crashed: Path, monkeypatch: pytest.MonkeyPatch, ca
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("throwstack.cli.report_command.status_of", interrupt)
-    assert main(arguments(crashed)) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        assert main(arguments(crashed)) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "throwstack: interrupted\n"
 
 

@@ -163,7 +163,7 @@ def test_a_thread_that_does_not_exist_is_named(forged: Forge):
     [
         ("0x00001000", "no readable memory"),
         ("0x77e4bee7", "not a user-mode CONTEXT"),
-        ("0xffffffffffffffffffff", "no readable memory"),
+        ("0xffffffffffffff00", "no readable memory"),
     ],
 )
 def test_an_address_without_a_context_says_so(forged: Forge, address: str, problem: str):
