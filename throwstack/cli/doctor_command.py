@@ -15,7 +15,6 @@ from throwstack.cli import console, dump_options, result_files
 from throwstack.cli.exit_status import ExitStatus
 from throwstack.core.text import escape
 
-_STDOUT = Path("-")
 NAME = "doctor"
 USAGE = "%(prog)s MEMORY.DMP [option ...]"
 HELP = "say what a dump is good for"
@@ -44,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     """Examine the file and return the exit status and the lines to print."""
-    file = None if options.json in (None, _STDOUT) else options.json
+    file = None if options.json in (None, result_files.STDOUT) else options.json
     try:
         if file is not None:
             result_files.check_all([file], (options.dump, *options.page_file), force=options.force)
@@ -63,7 +62,7 @@ def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     except result_files.ResultNotWritten as error:
         console.say(f"throwstack doctor: {error}")
         return ExitStatus.CANNOT, ()
-    if options.json == _STDOUT:
+    if options.json == result_files.STDOUT:
         return status, [text]
     return status, () if options.quiet else lines()
 

@@ -29,7 +29,6 @@ when there are none and nothing may hide one; 3 when something may hide a stuck 
 (the text says what, at its end); 2 when the dump cannot be examined or a result not written; 64 for wrong usage, 130
 when interrupted.
 """
-_STDOUT = Path("-")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> tuple[int, Iterable[str]]:
     """Make the report and write it; return the exit status and the lines to print."""
-    if options.json == options.html == _STDOUT:
+    if options.json == options.html == result_files.STDOUT:
         options.parser.error("--json and --html: only one of them can go to standard output")
     try:
         result_files.check_all(_files(options), (options.dump, *options.page_file), force=options.force)
@@ -81,7 +80,7 @@ def status_of(report: DumpReport) -> ExitStatus:
 
 
 def _files(options: argparse.Namespace) -> list[Path]:
-    return [path for path in (options.json, options.html) if path is not None and path != _STDOUT]
+    return [path for path in (options.json, options.html) if path is not None and path != result_files.STDOUT]
 
 
 def _report(options: argparse.Namespace) -> DumpReport:
@@ -98,16 +97,16 @@ def _report(options: argparse.Namespace) -> DumpReport:
 def _written(report: DumpReport, options: argparse.Namespace) -> Iterable[str]:
     """Write the files that were asked for, and return the lines for standard output."""
     text = "" if options.json is None else json.dumps(_as_json(report), indent=2)
-    if options.json is not None and options.json != _STDOUT:
+    if options.json is not None and options.json != result_files.STDOUT:
         result_files.write(options.json, f"{text}\n", force=options.force)
     if options.html is not None:
         from throwstack.report.page.report_page import page_of  # noqa: PLC0415 jinja2 takes time to load
 
         page = page_of(report, version=__version__)
-        if options.html == _STDOUT:
+        if options.html == result_files.STDOUT:
             return [page.removesuffix("\n")]
         result_files.write(options.html, page, force=options.force)
-    if options.json == _STDOUT:
+    if options.json == result_files.STDOUT:
         return [text]
     return () if options.quiet else _text(report, options)
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from throwstack.core.errors import ThrowstackError
 from throwstack.core.text import escape
 
+STDOUT = Path("-")
+"""The name of a result file which means standard output."""
 _LONGEST = 1024
 
 

@@ -24,7 +24,7 @@ class Deadlocks:
         self._threads: dict[int, tuple[str, str]] = {}
 
     def add(self, report: ThreadReport) -> None:
-        """Add the deadlock that a thread is in or waits behind, if there is one."""
+        """Add the deadlock that a thread is in, or whose end it waits for, if there is one."""
         if not report.cycle:
             return
         key = frozenset(node.address for node in report.cycle)

@@ -117,7 +117,7 @@ class ThreadSurvey:
         self._survey.say_missing(seen)
 
     def deadlocked(self) -> Iterator[ThreadReport]:
-        """Yield the reports on those selected threads that are in a deadlock or wait behind one.
+        """Yield the reports on those selected threads that are in a deadlock or wait for the end of one.
 
         Only they are walked in the kernel, and have their frames named.
         """
